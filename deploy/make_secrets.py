@@ -1,0 +1,88 @@
+"""Makes the random secrets of one installation, once, and the SQL that tells the database about them.
+
+Needs nothing but Python. Each secret is a file of its own; with `--readers NAME=GID` a file belongs to that group and
+only it may read, so that a container gets what its group may read although all see the same volume.
+`users.sql` is the database server's init-file: it is run at every start, so the passwords in the database are always
+those of these files.
+"""
+
+import argparse
+import os
+import secrets
+import stat
+import sys
+from pathlib import Path
+from string import Template
+
+NAMES = ("secret_key", "db_password", "migration_db_password", "mysql_root_password")
+USERS_SQL = Path(__file__).parent / "database" / "users.sql"
+
+
+def make_secrets(directory: Path, data: Path | None, readers: dict[str, int], *, renew: bool) -> None:
+    """Writes what is missing (all, with `renew`) into `directory`; raises SystemExit with one sentence where it must not.
+
+    `data` is the database server's data directory: secrets that are missing beside data are lost ones, and new ones
+    are made only with `renew`.
+    """
+    directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+    initialised = data is not None and (data / "mysql").is_dir()
+    missing = [name for name in NAMES if not (directory / name).exists()]
+    if missing and initialised and not renew:
+        raise SystemExit(
+            f"The database has data but its secrets are gone ({', '.join(missing)}): put back a copy of them, or make "
+            "new ones, which the database takes over at its next start, by running this once with --renew "
+            "(`docker-compose -f docker-compose.prod.yml run --rm secrets --renew`, or `./run secrets --renew`)."
+        )
+    for name in NAMES if renew else missing:
+        _write(directory / name, secrets.token_hex(32), readers.get(name))
+    made = ", ".join(NAMES if renew else missing) or "none, all are there"
+    print(f"secrets made: {made}")
+    _write(directory / "users.sql", _users_sql(directory, initialised), readers.get("users.sql"))
+
+
+def _users_sql(directory: Path, initialised: bool) -> str:
+    """Returns users.sql, one statement a line. While a new database is made, root is its image's business."""
+    name = os.environ.get("DATABASE_NAME", "tally")
+    sql = Template(USERS_SQL.read_text()).substitute(
+        database=name,
+        database_pattern=name.replace("_", "\\_"),
+        service_username=os.environ.get("DB_USERNAME", "tally"),
+        service_password=(directory / "db_password").read_text(),
+        migration_username=os.environ.get("MIGRATION_DB_USERNAME", "tally_migration"),
+        migration_password=(directory / "migration_db_password").read_text(),
+    )
+    if initialised:
+        root_password = (directory / "mysql_root_password").read_text()
+        sql += f"ALTER USER 'root'@'localhost' IDENTIFIED BY '{root_password}';\n"
+    return sql
+
+
+def _write(path: Path, text: str, group: int | None) -> None:
+    """Replaces the file at once, so that a stop in the middle leaves the old one or the new one."""
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IRUSR | stat.S_IWUSR), "w") as file:
+        file.write(text)
+    if group is not None:
+        os.chown(new, -1, group)
+        new.chmod(0o440)
+    new.rename(path)
+
+
+def _reader(text: str) -> tuple[str, int]:
+    name, _, group = text.partition("=")
+    return name, int(group)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path, help="where the secrets are kept")
+    parser.add_argument("--data", type=Path, help="the database server's data directory")
+    parser.add_argument("--renew", action="store_true", help="make all secrets anew")
+    parser.add_argument("--readers", type=_reader, nargs="*", default=[], metavar="NAME=GID")
+    arguments = parser.parse_args()
+    make_secrets(arguments.directory, arguments.data, dict(arguments.readers), renew=arguments.renew)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

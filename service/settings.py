@@ -1,0 +1,170 @@
+"""What can be set from outside, read once at the start from the environment and checked there.
+
+`.quartenv` fills what the environment lacks, and each `NAME` may be given as `NAME_FILE`, the path of a file that holds
+the value. `.quartenv.example` is the manual of every setting.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from dotenv import load_dotenv
+from environs import EnvError, FileAwareEnv, ValidationError, validate
+
+_T = TypeVar("_T")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class SettingsError(Exception):
+    """A setting is missing or malformed; the text is one sentence that names it and never holds its value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseSettings:
+    """How to reach the database, and how long to wait for it. Times are in seconds."""
+
+    host: str
+    port: int
+    name: str
+    username: str
+    password: str = field(repr=False)
+    connect_timeout: float
+    lock_timeout: int
+    statement_timeout: float
+    idle_timeout: int
+    pool_size: int
+    pool_timeout: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the service is told at its start. Times are in seconds, sizes in bytes."""
+
+    environment: Literal["production", "development"]
+    secret_key: str = field(repr=False)
+    log_level: str
+    workers: int
+    request_timeout: float
+    body_timeout: float
+    max_body_size: int
+    trusted_proxies: tuple[str, ...]
+    database: DatabaseSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationSettings:
+    """What the migration job is told at its start. Times are in seconds."""
+
+    log_level: str
+    wait_timeout: float
+    lock_timeout: int
+    database: DatabaseSettings
+
+
+def load_settings() -> Settings:
+    """Returns the service's settings. Raises SettingsError."""
+    return _load(_read_settings)
+
+
+def load_migration_settings() -> MigrationSettings:
+    """Returns the migration job's settings; its user is by default the service's. Raises SettingsError."""
+    return _load(_read_migration_settings)
+
+
+def _load(read: Callable[[FileAwareEnv], _T]) -> _T:
+    load_dotenv(ROOT / ".quartenv")
+    try:
+        return read(FileAwareEnv(strip_whitespace=True))
+    except (EnvError, ValueError) as error:
+        raise SettingsError(
+            f"{str(error).rstrip('.')} (settings come from the environment or .quartenv; "
+            "see .quartenv.example)"
+        ) from None
+
+
+def _read_settings(env: FileAwareEnv) -> Settings:
+    database = _read_database(env, username=_text(env, "DB_USERNAME"), password=_text(env, "DB_PASSWORD"))
+    settings = Settings(
+        environment=env.str(
+            "QUART_ENV", "production", validate=validate.OneOf(("production", "development"))
+        ),
+        secret_key=env.str("SECRET_KEY", validate=_length(minimum=16)),
+        log_level=_log_level(env),
+        workers=env.int("WORKERS", 2, validate=_between(1, 256)),
+        request_timeout=env.float("REQUEST_TIMEOUT", 15.0, validate=_between(0.1, 25)),
+        body_timeout=env.float("BODY_TIMEOUT", 10.0, validate=_between(0.1, 25)),
+        max_body_size=env.int("MAX_BODY_SIZE", 65_536, validate=_between(1_024, 1_073_741_824)),
+        trusted_proxies=tuple(env.list("TRUSTED_PROXIES", ["127.0.0.1", "::1"], validate=_proxies)),
+        database=database,
+    )
+    if settings.request_timeout <= database.statement_timeout:
+        raise ValueError("REQUEST_TIMEOUT must be longer than DB_STATEMENT_TIMEOUT")
+    return settings
+
+
+def _read_migration_settings(env: FileAwareEnv) -> MigrationSettings:
+    own_user = "MIGRATION_DB_USERNAME" in os.environ or "MIGRATION_DB_USERNAME_FILE" in os.environ
+    user = "MIGRATION_DB" if own_user else "DB"
+    return MigrationSettings(
+        log_level=_log_level(env),
+        wait_timeout=env.float("MIGRATION_WAIT_TIMEOUT", 60.0, validate=_between(0, 3_600)),
+        lock_timeout=env.int("MIGRATION_LOCK_TIMEOUT", 60, validate=_between(1, 3_600)),
+        database=_read_database(
+            env, username=_text(env, f"{user}_USERNAME"), password=_text(env, f"{user}_PASSWORD")
+        ),
+    )
+
+
+def _read_database(env: FileAwareEnv, *, username: str, password: str) -> DatabaseSettings:
+    database = DatabaseSettings(
+        host=_text(env, "DB_HOST"),
+        port=env.int("DB_PORT", 3306, validate=_between(1, 65_535)),
+        name=env.str("DATABASE_NAME", "tally", validate=_length(maximum=64)),
+        username=username,
+        password=password,
+        connect_timeout=env.float("DB_CONNECT_TIMEOUT", 3.0, validate=_between(0.1, 60)),
+        lock_timeout=env.int("DB_LOCK_TIMEOUT", 3, validate=_between(1, 60)),
+        statement_timeout=env.float("DB_STATEMENT_TIMEOUT", 5.0, validate=_between(0.1, 60)),
+        idle_timeout=env.int("DB_IDLE_TIMEOUT", 60, validate=_between(5, 28_800)),
+        pool_size=env.int("DB_POOL_SIZE", 10, validate=_between(1, 1_000)),
+        pool_timeout=env.float("DB_POOL_TIMEOUT", 5.0, validate=_between(0.1, 60)),
+    )
+    if database.statement_timeout <= database.lock_timeout:
+        raise ValueError("DB_STATEMENT_TIMEOUT must be longer than DB_LOCK_TIMEOUT")
+    if database.idle_timeout <= database.statement_timeout:
+        raise ValueError("DB_IDLE_TIMEOUT must be longer than DB_STATEMENT_TIMEOUT")
+    return database
+
+
+def _text(env: FileAwareEnv, name: str) -> str:
+    return env.str(name, validate=_length())
+
+
+def _log_level(env: FileAwareEnv) -> str:
+    levels = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+    return env.str("LOG_LEVEL", "INFO", validate=validate.OneOf(levels))
+
+
+def _length(minimum: int = 1, maximum: int | None = None) -> validate.Length:
+    wanted = f"at least {minimum} characters" if maximum is None else f"{minimum} to {maximum} characters"
+    return validate.Length(minimum, maximum, error=f"it must have {wanted}")
+
+
+def _between(low: float, high: float) -> validate.Range:
+    return validate.Range(low, high, error="it must be from {min} to {max}")
+
+
+def _proxies(values: list[str]) -> None:
+    """Each is an address, a network, or a host name (which is looked up when a request comes)."""
+    for value in values:
+        if not value or any(character.isspace() for character in value):
+            raise ValidationError("it must be addresses, networks or host names with commas between")
+        if "/" in value:
+            try:
+                ip_network(value)
+            except ValueError:
+                raise ValidationError("it holds a network that is malformed") from None
