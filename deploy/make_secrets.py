@@ -9,8 +9,6 @@ those of these files.
 import argparse
 import os
 import secrets
-import stat
-import sys
 from pathlib import Path
 from string import Template
 
@@ -19,7 +17,7 @@ USERS_SQL = Path(__file__).parent / "database" / "users.sql"
 
 
 def make_secrets(directory: Path, data: Path | None, readers: dict[str, int], *, renew: bool) -> None:
-    """Writes what is missing (all, with `renew`) into `directory`; raises SystemExit with one sentence where it must not.
+    """Writes what is missing (all, with `renew`) into `directory`; raises SystemExit, with a sentence, if it must not.
 
     `data` is the database server's data directory: secrets that are missing beside data are lost ones, and new ones
     are made only with `renew`.
@@ -37,10 +35,10 @@ def make_secrets(directory: Path, data: Path | None, readers: dict[str, int], *,
         _write(directory / name, secrets.token_hex(32), readers.get(name))
     made = ", ".join(NAMES if renew else missing) or "none, all are there"
     print(f"secrets made: {made}")
-    _write(directory / "users.sql", _users_sql(directory, initialised), readers.get("users.sql"))
+    _write(directory / "users.sql", _users_sql(directory, initialised=initialised), readers.get("users.sql"))
 
 
-def _users_sql(directory: Path, initialised: bool) -> str:
+def _users_sql(directory: Path, *, initialised: bool) -> str:
     """Returns users.sql, one statement a line. While a new database is made, root is its image's business."""
     name = os.environ.get("DATABASE_NAME", "tally")
     sql = Template(USERS_SQL.read_text()).substitute(
@@ -61,8 +59,8 @@ def _write(path: Path, text: str, group: int | None) -> None:
     """Replaces the file at once, so that a stop in the middle leaves the old one or the new one."""
     new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IRUSR | stat.S_IWUSR), "w") as file:
-        file.write(text)
+    new.touch(mode=0o600)
+    new.write_text(text)
     if group is not None:
         os.chown(new, -1, group)
         new.chmod(0o440)
@@ -85,4 +83,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

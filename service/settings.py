@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 from dotenv import load_dotenv
 from environs import EnvError, FileAwareEnv, ValidationError, validate
@@ -81,16 +81,16 @@ def _load(read: Callable[[FileAwareEnv], _T]) -> _T:
         return read(FileAwareEnv(strip_whitespace=True))
     except (EnvError, ValueError) as error:
         raise SettingsError(
-            f"{str(error).rstrip('.')} (settings come from the environment or .quartenv; "
-            "see .quartenv.example)"
+            f"{str(error).rstrip('.')} (settings come from the environment or .quartenv; see .quartenv.example)"
         ) from None
 
 
 def _read_settings(env: FileAwareEnv) -> Settings:
     database = _read_database(env, username=_text(env, "DB_USERNAME"), password=_text(env, "DB_PASSWORD"))
     settings = Settings(
-        environment=env.str(
-            "QUART_ENV", "production", validate=validate.OneOf(("production", "development"))
+        environment=cast(
+            "Literal['production', 'development']",
+            env.str("QUART_ENV", "production", validate=validate.OneOf(("production", "development"))),
         ),
         secret_key=env.str("SECRET_KEY", validate=_length(minimum=16)),
         log_level=_log_level(env),
@@ -113,9 +113,7 @@ def _read_migration_settings(env: FileAwareEnv) -> MigrationSettings:
         log_level=_log_level(env),
         wait_timeout=env.float("MIGRATION_WAIT_TIMEOUT", 60.0, validate=_between(0, 3_600)),
         lock_timeout=env.int("MIGRATION_LOCK_TIMEOUT", 60, validate=_between(1, 3_600)),
-        database=_read_database(
-            env, username=_text(env, f"{user}_USERNAME"), password=_text(env, f"{user}_PASSWORD")
-        ),
+        database=_read_database(env, username=_text(env, f"{user}_USERNAME"), password=_text(env, f"{user}_PASSWORD")),
     )
 
 
@@ -123,7 +121,7 @@ def _read_database(env: FileAwareEnv, *, username: str, password: str) -> Databa
     database = DatabaseSettings(
         host=_text(env, "DB_HOST"),
         port=env.int("DB_PORT", 3306, validate=_between(1, 65_535)),
-        name=env.str("DATABASE_NAME", "tally", validate=_length(maximum=64)),
+        name=env.str("DATABASE_NAME", "tally", validate=_length(maximum=50)),
         username=username,
         password=password,
         connect_timeout=env.float("DB_CONNECT_TIMEOUT", 3.0, validate=_between(0.1, 60)),

@@ -1,0 +1,158 @@
+"""What every `alembic` command runs in: it waits for the database, and holds the migration lock while it works.
+
+Nothing here depends on how the command was started, so that a plain `alembic upgrade head` is as safe as the job.
+Ends with sysexits(3)'s codes: 78 settings, 69 no database, 77 refused by it, 75 lock not had, 65 schema newer than us.
+"""
+
+import logging
+import os
+import sys
+from typing import NoReturn
+
+from alembic import context
+from pymysql.constants import CR, ER
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, exc, text
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_fixed
+
+from service import database, logs
+from service.settings import MigrationSettings, SettingsError, load_migration_settings
+
+log = logging.getLogger("migrations")
+
+# Waiting helps against these only: a server that is not there yet, is starting, stopping or full.
+_NOT_THERE = {
+    CR.CR_CONNECTION_ERROR,
+    CR.CR_CONN_HOST_ERROR,
+    CR.CR_SERVER_GONE_ERROR,
+    CR.CR_SERVER_LOST,
+    ER.CON_COUNT_ERROR,
+    ER.SERVER_SHUTDOWN,
+}
+
+
+def give_up(code: int, sentence: str) -> NoReturn:
+    """Ends the process with `code`, and on stderr the one sentence that says what is wrong and what to do."""
+    print(sentence, file=sys.stderr)
+    sys.exit(code)
+
+
+def make_engine(settings: MigrationSettings) -> Engine:
+    """Returns an engine of one connection at a time, whose statements give up soon on a table that is in use.
+
+    A statement that waits for a table's metadata lock, by default for a year, makes every later one wait behind it.
+    """
+    return create_engine(
+        database_url(settings),
+        poolclass=NullPool,
+        connect_args={
+            "connect_timeout": max(1, round(settings.database.connect_timeout)),
+            "charset": database.CHARSET,
+            "init_command": f"SET SESSION time_zone = '+00:00', lock_wait_timeout = {settings.database.lock_timeout}",
+        },
+    )
+
+
+def database_url(settings: MigrationSettings) -> URL:
+    to = settings.database
+    return URL.create("mysql+pymysql", to.username, to.password, to.host, to.port, to.name)
+
+
+def connect(engine: Engine, settings: MigrationSettings) -> Connection:
+    """Returns a connection; waits up to MIGRATION_WAIT_TIMEOUT for the server, with a line of progress each try."""
+    attempts = Retrying(
+        retry=retry_if_exception(is_not_there),
+        stop=stop_after_delay(settings.wait_timeout),
+        wait=wait_fixed(1),
+        before_sleep=report_waiting,
+        reraise=True,
+    )
+    to = settings.database
+    try:
+        return attempts(engine.connect)
+    except exc.DBAPIError as error:
+        if is_not_there(error):
+            give_up(
+                os.EX_UNAVAILABLE,
+                f"No database at {to.host}:{to.port} within {settings.wait_timeout:g} s "
+                f"({reason(error)}): start it, correct DB_HOST and DB_PORT, or raise MIGRATION_WAIT_TIMEOUT.",
+            )
+        give_up(
+            os.EX_NOPERM,
+            f"The database at {to.host}:{to.port} refuses the migration job ({reason(error)}): correct "
+            "MIGRATION_DB_USERNAME, MIGRATION_DB_PASSWORD or DATABASE_NAME, or make the user and the database "
+            "(deploy/database/users.sql).",
+        )
+
+
+def is_not_there(error: BaseException) -> bool:
+    return isinstance(error, exc.DBAPIError) and database.error_code(error) in _NOT_THERE
+
+
+def reason(error: exc.DBAPIError) -> str:
+    return f"error {database.error_code(error)}: {error.orig.args[-1] if error.orig else error}"
+
+
+def report_waiting(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    waited = state.seconds_since_start or 0
+    detail = reason(error) if isinstance(error, exc.DBAPIError) else ""
+    log.info("waiting for the database, %.0f s so far (%s)", waited, detail)
+
+
+def lock(connection: Connection, settings: MigrationSettings) -> None:
+    """Takes the migration lock of this database, which ends with the connection; gives up if another job keeps it."""
+    name = f"migration:{settings.database.name}"
+    taken = connection.execute(
+        text("SELECT GET_LOCK(:name, :timeout)"), {"name": name, "timeout": settings.lock_timeout}
+    ).scalar()
+    connection.commit()
+    if taken != 1:
+        give_up(
+            os.EX_TEMPFAIL,
+            f"Another migration job has held the lock {name!r} for {settings.lock_timeout} s: wait for it to end, "
+            "or raise MIGRATION_LOCK_TIMEOUT.",
+        )
+
+
+def refuse_newer_schema(connection: Connection) -> None:
+    """Ends the command if the schema is at a revision that this code does not have, and so cannot work from."""
+    known = {revision.revision for revision in context.script.walk_revisions()}
+    newer = [revision for revision in context.get_context().get_current_heads() if revision not in known]
+    connection.commit()
+    if newer:
+        give_up(
+            os.EX_DATAERR,
+            f"The database's schema is at revision {', '.join(newer)}, which this code does not know: "
+            "it was migrated by newer code, so use that code's migration job.",
+        )
+
+
+def run_online(settings: MigrationSettings) -> None:
+    engine = make_engine(settings)
+    with connect(engine, settings) as connection:
+        lock(connection, settings)
+        context.configure(
+            connection=connection,
+            target_metadata=database.metadata,
+            compare_server_default=True,
+            transaction_per_migration=True,
+        )
+        refuse_newer_schema(connection)
+        with context.begin_transaction():
+            context.run_migrations()
+
+
+def run_offline(settings: MigrationSettings) -> None:
+    """`--sql`: prints the statements and connects to nothing."""
+    context.configure(url=database_url(settings), target_metadata=database.metadata, literal_binds=True)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+try:
+    settings = load_migration_settings()
+except SettingsError as error:
+    give_up(os.EX_CONFIG, str(error))
+logs.configure(settings.log_level, json=not sys.stderr.isatty())
+logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # six lines before each autogenerate
+(run_offline if context.is_offline_mode() else run_online)(settings)

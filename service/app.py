@@ -1,0 +1,40 @@
+"""The Quart application class: what every request of any blueprint gets from the platform."""
+
+import asyncio
+
+from quart import Quart, ResponseReturnValue
+from quart.ctx import RequestContext
+from werkzeug.exceptions import GatewayTimeout
+
+from service.settings import Settings
+
+
+class App(Quart):
+    """A Quart application with settings and a time-out for each request.
+
+    Quart's own RESPONSE_TIMEOUT bounds the sending of a response only, and cancelling from outside, in ASGI, leaves
+    Quart's inner tasks running: so the time-out is here, around the dispatch.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__("service")
+        self.settings = settings
+        self.debug = settings.environment == "development"
+        self.config.update(
+            SECRET_KEY=settings.secret_key,
+            MAX_CONTENT_LENGTH=settings.max_body_size,
+            BODY_TIMEOUT=settings.body_timeout,
+            BACKGROUND_TASK_SHUTDOWN_TIMEOUT=5,
+        )
+
+    async def dispatch_request(self, request_context: RequestContext | None = None) -> ResponseReturnValue:
+        """Returns the view's answer. Raises GatewayTimeout (504) where it took longer than REQUEST_TIMEOUT."""
+        try:
+            async with asyncio.timeout(self.settings.request_timeout) as deadline:
+                return await super().dispatch_request(request_context)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            raise GatewayTimeout(
+                "The request took too long and was given up. Whether it took effect is not known."
+            ) from None

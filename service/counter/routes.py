@@ -1,0 +1,28 @@
+"""The counter's one page: who loads it is counted and told their number."""
+
+from quart import Blueprint, Response, request
+from werkzeug.exceptions import ServiceUnavailable
+
+from service.counter.counting import count_hit
+
+blueprint = Blueprint("counter", __name__)
+
+
+@blueprint.get("/")
+async def hit() -> Response:
+    """Counts the request. HEAD and prefetches are not hits: nobody is shown their number."""
+    if request.method == "HEAD":
+        return _page("")
+    if _is_prefetch():
+        # Browsers keep a 2xx for when the user does come, who would then not be counted; after another they ask again.
+        raise ServiceUnavailable("This page is not to be fetched ahead, since loading it counts.")
+    return _page(f"<h1>Counter: {await count_hit()}</h1>")
+
+
+def _is_prefetch() -> bool:
+    purposes = request.headers.get("Sec-Purpose", ""), request.headers.get("Purpose", "")
+    return any(purpose.partition(";")[0].strip() == "prefetch" for purpose in purposes)
+
+
+def _page(body: str) -> Response:
+    return Response(body, content_type="text/html; charset=utf-8", headers={"Cache-Control": "no-store"})

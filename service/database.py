@@ -1,0 +1,208 @@
+"""The worker's own engine and pool, and transactions that end in one of three ways: done, not done, or not known.
+
+Times, sizes and the like come from the settings. Every session is READ COMMITTED, in UTC, and gives up waiting before
+its client does; a connection that died is never handed out as a live one, nor one with a statement half answered.
+"""
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import aiomysql
+from pymysql.constants import CR, ER
+from quart import current_app
+from sqlalchemy import URL, AsyncAdaptedQueuePool, MetaData, NullPool, exc
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from service.app import App
+from service.settings import DatabaseSettings
+
+_T = TypeVar("_T")
+
+NAMING_CONVENTION = {
+    "ix": "ix_%(column_0_N_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+metadata = MetaData(naming_convention=NAMING_CONVENTION)
+"""Every table of the application belongs to it; the migration environment compares it with the database."""
+
+CHARSET = "utf8mb4"
+COLLATION = "utf8mb4_unicode_ci"
+"""MySQL and MariaDB both know it."""
+
+TABLE_OPTIONS: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": CHARSET, "mysql_collate": COLLATION}
+
+
+class Unavailable(Exception):
+    """The database could not do the work now, and has not done it: it may be tried again."""
+
+    public = "The database is not available at the moment. The request was not carried out; please try again."
+
+
+class OutcomeUnknown(Exception):
+    """The connection was lost while the database was committing: the work may or may not have been done."""
+
+    public = "The connection to the database was lost while it saved. Whether the request took effect is not known."
+
+
+def register(app: App) -> None:
+    """Opens the worker's engine when it begins to serve, which is after the fork, and closes it when it has ended."""
+
+    @app.before_serving
+    async def open_engine() -> None:
+        app.extensions["engine"] = create_engine(app.settings.database)
+
+    @app.after_serving
+    async def close_engine() -> None:
+        await app.extensions["engine"].dispose()
+
+
+def create_engine(settings: DatabaseSettings, *, pooled: bool = True) -> AsyncEngine:
+    """Returns an engine, with a pool of `settings.pool_size` connections at the most or with none. Connects later."""
+    pool: dict[str, Any] = {"poolclass": NullPool}
+    if pooled:
+        pool = {
+            "poolclass": AsyncAdaptedQueuePool,
+            "pool_size": settings.pool_size,
+            "max_overflow": 0,
+            "pool_timeout": settings.pool_timeout,
+            # A connection that was idle for as long as the server allows is never used, and one that was cut is found.
+            "pool_recycle": settings.idle_timeout // 2,
+            "pool_pre_ping": True,
+        }
+    return create_async_engine(
+        URL.create(
+            "mysql+aiomysql",
+            username=settings.username,
+            password=settings.password,
+            host=settings.host,
+            port=settings.port,
+            database=settings.name,
+        ),
+        isolation_level="READ COMMITTED",
+        connect_args={"async_creator_fn": _connect, "settings": settings},
+        **pool,
+    )
+
+
+@asynccontextmanager
+async def transaction() -> AsyncIterator[AsyncConnection]:
+    """A connection of this worker's pool in a transaction, committed at the end of the block, rolled back on an error.
+
+    Raises Unavailable if nothing was done and it may be tried again, OutcomeUnknown if the commit was not answered.
+    """
+    engine: AsyncEngine = current_app.extensions["engine"]
+    try:
+        async with engine.connect() as connection:
+            yield connection
+            try:
+                await connection.commit()
+            except exc.DBAPIError as error:
+                raise OutcomeUnknown(_summary(error)) from error
+    except exc.TimeoutError as error:
+        raise Unavailable(f"all {engine.pool.size()} connections of the pool were in use") from error  # type: ignore[attr-defined]
+    except exc.DBAPIError as error:
+        if not _may_be_tried_again(error):
+            raise
+        raise Unavailable(_summary(error)) from error
+
+
+def error_code(error: exc.DBAPIError) -> int:
+    """Returns the server's or the client library's error number, 0 where there is none."""
+    arguments = getattr(error.orig, "args", ())
+    return arguments[0] if arguments and isinstance(arguments[0], int) else 0
+
+
+def _may_be_tried_again(error: exc.DBAPIError) -> bool:
+    """Whether waiting may help: the server is away, busy or stopping, a lock was not had, the schema is yet to come.
+
+    The driver raises OperationalError for what lies with the server, and other classes for what lies with us.
+    """
+    kinds = (exc.OperationalError, exc.InterfaceError, exc.InternalError)
+    return error.connection_invalidated or isinstance(error, kinds) or error_code(error) == ER.NO_SUCH_TABLE
+
+
+def _summary(error: exc.DBAPIError) -> str:
+    """The driver's own words; SQLAlchemy's would have the statement and its parameters."""
+    return f"{type(error.orig).__name__}: {error.orig}"
+
+
+async def _connect(*, settings: DatabaseSettings, **arguments: Any) -> "_Connection":
+    """Returns a connection that has logged in and has its session's settings.
+
+    aiomysql's own connect_timeout covers the TCP handshake only, and striking later it reads as a broken packet
+    (aio-libs/aiomysql#988).
+    """
+    connection = _Connection(**arguments, charset=CHARSET, init_command=_session(settings), settings=settings)
+    try:
+        async with asyncio.timeout(settings.connect_timeout):
+            await connection._connect()
+    except TimeoutError:
+        connection.close()
+        raise aiomysql.OperationalError(
+            CR.CR_SERVER_LOST, f"no connection to the database within {settings.connect_timeout:g} s"
+        ) from None
+    _bound_silence(connection, settings)
+    return connection
+
+
+def _session(settings: DatabaseSettings) -> str:
+    """The session's settings in one statement. What only one of the two servers knows is in a comment that it reads:
+    https://mariadb.com/kb/en/comment-syntax/"""
+    seconds = settings.statement_timeout
+    return (
+        f"SET SESSION time_zone = '+00:00', wait_timeout = {settings.idle_timeout}, "
+        f"innodb_lock_wait_timeout = {settings.lock_timeout}, lock_wait_timeout = {settings.lock_timeout} "
+        f"/*!50708 , max_execution_time = {round(seconds * 1000)} */ /*M!100100 , max_statement_time = {seconds} */"
+    )
+
+
+def _bound_silence(connection: aiomysql.Connection, settings: DatabaseSettings) -> None:
+    """Ends a connection whose packets nobody acknowledges, so that a lost server is noticed (Linux: tcp(7))."""
+    if sys.platform == "linux":
+        tcp: socket.socket = connection._writer.transport.get_extra_info("socket")
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(settings.statement_timeout * 1000))
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+
+
+class _Connection(aiomysql.Connection):  # type: ignore[misc]  # aiomysql has no types
+    """aiomysql's connection, which has no time-out for a statement, with one.
+
+    Under uvloop, writing to a connection that the server has closed raises a plain RuntimeError
+    (aio-libs/aiomysql#966), which SQLAlchemy does not take for a disconnect: it becomes OperationalError 2013.
+    """
+
+    def __init__(self, *, settings: DatabaseSettings, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._statement_timeout = settings.statement_timeout
+
+    async def query(self, sql: str, unbuffered: bool = False) -> int:
+        return await self._bounded(super().query(sql, unbuffered))
+
+    async def commit(self) -> None:
+        await self._bounded(super().commit())
+
+    async def rollback(self) -> None:
+        await self._bounded(super().rollback())
+
+    async def ping(self, reconnect: bool = True) -> None:
+        await self._bounded(super().ping(reconnect))
+
+    async def _bounded(self, command: Awaitable[_T]) -> _T:
+        try:
+            async with asyncio.timeout(self._statement_timeout):
+                return await command
+        except TimeoutError:
+            # aiomysql has closed the connection, as it does on every cancellation: no later user reads this answer.
+            raise aiomysql.OperationalError(
+                CR.CR_SERVER_LOST, f"no answer within {self._statement_timeout:g} s"
+            ) from None
+        except RuntimeError as error:
+            raise aiomysql.OperationalError(CR.CR_SERVER_LOST, f"connection lost ({error})") from error

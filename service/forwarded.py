@@ -1,0 +1,63 @@
+"""The client's address and scheme, taken from X-Forwarded-For and X-Forwarded-Proto, but only if nginx sent them.
+
+nginx sets both headers and does not add to what a client sent. Hypercorn's own ProxyFixMiddleware believes whoever
+connects, and copies the whole scope for each request.
+"""
+
+import asyncio
+import socket
+from collections.abc import Iterable
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+LOOK_UP_INTERVAL = 1.0
+"""Seconds between two look-ups of the host names, which a stranger's requests could otherwise cause without limit."""
+
+
+class Forwarded:
+    """ASGI middleware. `trusted` holds addresses, networks and host names, looked up when a new peer comes."""
+
+    def __init__(self, app: Any, trusted: Iterable[str]) -> None:
+        self._app = app
+        self._networks = []
+        self._names = []
+        for one in trusted:
+            try:
+                self._networks.append(ip_network(one))
+            except ValueError:
+                self._names.append(one)
+        self._addresses: frozenset[str] = frozenset()
+        self._looked_up = float("-inf")
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan" and scope["client"] is not None:
+            headers = dict(scope["headers"])
+            address = headers.get(b"x-forwarded-for")
+            if address is not None and await self._is_trusted(scope["client"][0]):
+                scheme = headers.get(b"x-forwarded-proto", scope["scheme"].encode()).decode("latin1")
+                scope = {**scope, "client": (address.decode("latin1"), 0), "scheme": scheme}
+        await self._app(scope, receive, send)
+
+    async def _is_trusted(self, peer: str) -> bool:
+        if peer in self._addresses:
+            return True
+        try:
+            if any(ip_address(peer) in network for network in self._networks):
+                return True
+        except ValueError:  # the peer of a Unix socket has no address
+            return False
+        await self._look_up()
+        return peer in self._addresses
+
+    async def _look_up(self) -> None:
+        loop = asyncio.get_running_loop()
+        if not self._names or loop.time() < self._looked_up + LOOK_UP_INTERVAL:
+            return
+        self._looked_up = loop.time()
+        found = await asyncio.gather(
+            *(loop.getaddrinfo(name, None, type=socket.SOCK_STREAM) for name in self._names),
+            return_exceptions=True,
+        )
+        self._addresses = frozenset(
+            str(entry[4][0]) for entries in found if not isinstance(entries, BaseException) for entry in entries
+        )

@@ -1,0 +1,73 @@
+"""Errors as clients see them: Problem Details (RFC 9457) for those that ask for JSON, a small page for the others.
+
+Nothing that is answered here holds a traceback, a statement or an address. What each status promises about a request
+that changes something: 4xx and 503, it did not take effect; 504, it is not known.
+"""
+
+import logging
+from http import HTTPStatus
+
+from markupsafe import escape
+from quart import Quart, Response, json, request
+from werkzeug.exceptions import GatewayTimeout, HTTPException, InternalServerError, ServiceUnavailable
+
+from service.database import OutcomeUnknown, Unavailable
+
+JSON_TYPES = ("application/problem+json", "application/json")
+RETRY_AFTER = 1
+"""Seconds after which a client may try again what was answered with 503."""
+
+log = logging.getLogger(__name__)
+
+
+def register(app: Quart) -> None:
+    """Answers every error of the application, a route or method that does not exist included."""
+    app.register_error_handler(HTTPException, _http_exception)
+    app.register_error_handler(Unavailable, _unavailable)
+    app.register_error_handler(OutcomeUnknown, _outcome_unknown)
+    if not app.debug:
+        app.register_error_handler(InternalServerError, _internal_server_error)
+
+
+def problem(status: int, detail: str, *, as_json: bool | None = None) -> Response:
+    """Returns the answer for an error, in the form that the client asks for (JSON in any case if `as_json`)."""
+    title = HTTPStatus(status).phrase
+    if as_json if as_json is not None else _asks_for_json():
+        body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})
+        response = Response(body, status, content_type="application/problem+json")
+    else:
+        page = f"<!doctype html>\n<title>{status} {title}</title>\n<h1>{title}</h1>\n<p>{escape(detail)}</p>\n"
+        response = Response(page, status, content_type="text/html; charset=utf-8")
+    response.headers["Cache-Control"] = "no-store"
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = str(RETRY_AFTER)
+    return response
+
+
+def _asks_for_json() -> bool:
+    accepted = request.accept_mimetypes
+    best = accepted.best_match(("text/html", *JSON_TYPES))
+    return best in JSON_TYPES
+
+
+async def _http_exception(error: HTTPException) -> Response:
+    if error.response is not None or error.code is None or error.code < HTTPStatus.BAD_REQUEST:
+        return error.get_response()  # type: ignore[return-value]  # a redirect, or an answer that was made by hand
+    response = problem(error.code, error.description or "")
+    for name, value in error.get_headers():
+        response.headers.setdefault(name, value)
+    return response
+
+
+async def _unavailable(error: Unavailable) -> Response:
+    log.warning("answered 503: %s", error)
+    return problem(ServiceUnavailable.code, error.public)
+
+
+async def _outcome_unknown(error: OutcomeUnknown) -> Response:
+    log.warning("answered 504: %s", error)
+    return problem(GatewayTimeout.code, error.public)
+
+
+async def _internal_server_error(error: InternalServerError) -> Response:
+    return problem(error.code, "Something went wrong here; it has been logged.")
