@@ -1,17 +1,28 @@
 """How a worker leaves: after the requests that it holds, whichever process is stopped or dies first.
 
-Hypercorn's master gives its workers one shared event, and leaves with SIGTERM whatever is still running as soon as one
-of them has ended (hypercorn 0.18, `run.py`). So a worker ignores SIGTERM and leaves by that event alone; it also sets
-the event when the master is gone, since it would otherwise hold the port for ever.
+Hypercorn's master (0.18, `run.py`) gives its workers one shared event and the listening sockets. As soon as one worker
+has ended it sends the others SIGTERM, so a worker ignores that and leaves by the event alone. It keeps the sockets open
+until all have ended, with nobody to accept what still connects, so the first worker that closes its own stops them. And
+its workers outlive it if it is killed, holding the port, so they watch it.
 """
 
 import asyncio
+import contextlib
 import logging
 import multiprocessing
 import signal
+import socket
+from collections.abc import AsyncGenerator, Iterable
+from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 
+from hypercorn.config import Sockets
 from quart import Quart
+
+EVENT_INTERVAL = 0.1
+"""Seconds between two looks at the event: Hypercorn's own interval, within which all workers close their sockets."""
+
+CLOSE_INTERVAL = 0.005
 
 log = logging.getLogger(__name__)
 
@@ -19,30 +30,60 @@ log = logging.getLogger(__name__)
 def register(app: Quart) -> None:
     """Makes a worker of Hypercorn's leave as described; elsewhere (`quart run`) it changes nothing."""
 
-    @app.before_serving
-    async def leave_by_the_event() -> None:
-        parent, event = multiprocessing.parent_process(), _shutdown_event()
-        if parent is None or event is None:
+    @app.while_serving
+    async def leave_in_order() -> AsyncGenerator[None]:
+        master, (event, sockets) = multiprocessing.parent_process(), _given_by_hypercorn()
+        if master is None or event is None:
+            yield
             return
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        loop = asyncio.get_running_loop()
-
-        def master_is_gone() -> None:
-            loop.remove_reader(parent.sentinel)
-            log.error("the Hypercorn master is gone: this worker ends its requests and leaves")
-            event.set()
-
-        loop.add_reader(parent.sentinel, master_is_gone)
+        _leave_after(master, event)
+        refusing = asyncio.create_task(_refuse_when_leaving(event, sockets))
+        yield
+        refusing.cancel()
+        await asyncio.gather(refusing, return_exceptions=True)
 
 
 def draining() -> bool:
     """Whether this worker has been told to leave. It answers what it holds and takes nothing new."""
-    event = _shutdown_event()
+    event, _ = _given_by_hypercorn()
     return event is not None and event.is_set()
 
 
-def _shutdown_event() -> Event | None:
-    """The event that Hypercorn gave to this process, None if it did not start it. Nothing public leads to it."""
+def _leave_after(master: BaseProcess, event: Event) -> None:
+    loop = asyncio.get_running_loop()
+
+    def master_is_gone() -> None:
+        loop.remove_reader(master.sentinel)
+        log.error("the Hypercorn master is gone: this worker ends its requests and leaves")
+        event.set()
+
+    loop.add_reader(master.sentinel, master_is_gone)
+
+
+async def _refuse_when_leaving(event: Event, sockets: Iterable[socket.socket]) -> None:
+    """Once Hypercorn has closed this worker's sockets, makes them refuse connections in every process that has them.
+
+    A connection is then refused rather than left to wait, and whoever connects can turn to another replica.
+    """
+    shared = [(own, own.dup()) for own in sockets]
+    try:
+        while not event.is_set():  # noqa: ASYNC110  # set by another process
+            await asyncio.sleep(EVENT_INTERVAL)
+        for own, duplicate in shared:
+            while own.fileno() != -1:  # noqa: ASYNC110  # nothing tells when Hypercorn closes it
+                await asyncio.sleep(CLOSE_INTERVAL)
+            with contextlib.suppress(OSError):  # another worker was first; macOS does not know it
+                duplicate.shutdown(socket.SHUT_RD)
+    finally:
+        for _, duplicate in shared:
+            duplicate.close()
+
+
+def _given_by_hypercorn() -> tuple[Event | None, list[socket.socket]]:
+    """The event and the listening sockets that Hypercorn gave to this process; nothing public leads to them."""
     arguments: dict[str, object] = getattr(multiprocessing.current_process(), "_kwargs", {})
-    event = arguments.get("shutdown_event")
-    return event if isinstance(event, Event) else None
+    event, sockets = arguments.get("shutdown_event"), arguments.get("sockets")
+    if not isinstance(event, Event) or not isinstance(sockets, Sockets):
+        return None, []
+    return event, [*sockets.secure_sockets, *sockets.insecure_sockets]

@@ -1,0 +1,113 @@
+"""Fixtures: databases, environments and running servers. See tests/databases.py for which server is used."""
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from service.settings import ROOT
+from tests.databases import (
+    Database,
+    DatabaseServer,
+    configured_server,
+    docker_answers,
+    mysql_container,
+    new_database,
+    private_mariadb,
+)
+from tests.processes import Hypercorn, hypercorn, is_ready, wait_until
+
+Start = Callable[..., Hypercorn]
+
+logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request of the tests
+
+_LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what needs a Docker engine where none answers; the last lines of the run say so."""
+    compose = [item for item in items if item.get_closest_marker("compose")]
+    config.stash[_LEFT_OUT] = 0
+    if compose and not docker_answers():
+        config.stash[_LEFT_OUT] = len(compose)
+        for item in compose:
+            item.add_marker(pytest.mark.skip(reason="no Docker engine answers"))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if left_out := config.stash.get(_LEFT_OUT, 0):
+        print(f"LEFT OUT: {left_out} tests of the compose stack and of MySQL, since no Docker engine answers here.")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "server" in metafunc.fixturenames:
+        servers: list[object] = ["configured"] if configured_server() else ["mariadb"]
+        if servers == ["mariadb"] and not metafunc.definition.get_closest_marker("any_database"):
+            servers.append(pytest.param("mysql", marks=pytest.mark.compose))
+        metafunc.parametrize("server", servers, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabaseServer]:
+    """A database server: the one that is configured, or a private MariaDB and then a MySQL container."""
+    with ExitStack() as stack:
+        match request.param:
+            case "configured":
+                yield configured_server() or pytest.fail("DB_HOST is gone")
+            case "mariadb":
+                yield stack.enter_context(private_mariadb(tmp_path_factory.mktemp("mariadb")))
+            case "mysql":
+                yield stack.enter_context(mysql_container())
+
+
+@pytest.fixture
+def empty_database(server: DatabaseServer) -> Iterator[Database]:
+    """A database of this test's own, without any table."""
+    with new_database(server) as database:
+        yield database
+
+
+@pytest.fixture
+def database(empty_database: Database, environment: dict[str, str]) -> Database:
+    """A database of this test's own, migrated to the head."""
+    subprocess.run([sys.executable, "-m", "alembic", "upgrade", "head"], cwd=ROOT, env=environment, check=True)
+    return empty_database
+
+
+@pytest.fixture
+def plain_environment() -> dict[str, str]:
+    """This process's environment without any setting of ours, and with `.quartenv` left unread."""
+    names = {line.split("=")[0].strip("# ") for line in (ROOT / ".quartenv.example").read_text().splitlines()}
+    kept = {name: value for name, value in os.environ.items() if name.removesuffix("_FILE") not in names}
+    return {**kept, "PYTHON_DOTENV_DISABLED": "1"}
+
+
+@pytest.fixture
+def environment(empty_database: Database, plain_environment: dict[str, str]) -> dict[str, str]:
+    """What a process of ours needs to use this test's database."""
+    return {**plain_environment, **empty_database.environment, "SECRET_KEY": "a secret key of the tests"}
+
+
+@pytest.fixture
+def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
+    """Starts Hypercorn, with settings given as keyword arguments, and waits until it is ready unless told not to."""
+    with ExitStack() as stack:
+
+        def start(
+            *, app: str = "service.asgi:app", workers: int = 2, ready: bool = True, **settings: object
+        ) -> Hypercorn:
+            values = {name: str(value) for name, value in settings.items()}
+            log = tmp_path / f"hypercorn-{len(list(tmp_path.iterdir()))}.log"
+            running = stack.enter_context(
+                hypercorn({**environment, "WORKERS": str(workers), **values}, log, app=app, workers=workers)
+            )
+            if ready:
+                wait_until(lambda: is_ready(running), process=running.process, log=log)
+            return running
+
+        yield start

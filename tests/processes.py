@@ -1,0 +1,107 @@
+"""Starting and stopping real processes for the tests, and waiting for conditions with a limit."""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+from service.settings import ROOT
+
+
+def free_port() -> int:
+    """Returns a TCP port of 127.0.0.1 on which nobody listens at the moment."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def wait_until(
+    condition: Callable[[], object],
+    *,
+    limit: float = 30.0,
+    process: subprocess.Popen[bytes] | None = None,
+    log: Path | None = None,
+) -> None:
+    """Returns when `condition` holds; fails after `limit` seconds or when `process` has ended, with the log's end."""
+    end = time.monotonic() + limit
+    while not condition():
+        ended = process is not None and process.poll() is not None
+        if ended or time.monotonic() > end:
+            what = "the process ended" if ended else f"it did not come true within {limit:g} s"
+            tail = f"; the log's end:\n{log.read_text()[-3000:]}" if log else ""
+            raise AssertionError(f"waiting for a condition: {what}{tail}")
+        time.sleep(0.02)
+
+
+def stop(process: subprocess.Popen[bytes], limit: float = 40.0) -> int:
+    """Ends the process by SIGTERM, or SIGKILL after `limit` seconds, with its children; returns its exit code."""
+    children = [] if process.poll() is not None else psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    try:
+        process.wait(limit)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for child in children:
+        if child.is_running():
+            psutil.wait_procs([child], timeout=5)
+        if child.is_running():
+            child.kill()
+    return process.returncode
+
+
+@dataclass(frozen=True)
+class Hypercorn:
+    """A running Hypercorn master."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def workers(self) -> list[psutil.Process]:
+        """Returns the worker processes (not multiprocessing's resource tracker)."""
+        children = psutil.Process(self.process.pid).children()
+        return [child for child in children if any("spawn_main" in part for part in child.cmdline())]
+
+    def logged(self, text: str) -> bool:
+        """Whether `text` has been logged."""
+        return text in self.log.read_text()
+
+
+@contextmanager
+def hypercorn(
+    environment: Mapping[str, str], log: Path, *, app: str = "service.asgi:app", workers: int = 2, cwd: Path = ROOT
+) -> Iterator[Hypercorn]:
+    """Runs Hypercorn with the root's hypercorn.toml on a port of its own until the end of the block."""
+    port = free_port()
+    command = [sys.executable, "-m", "hypercorn", "--config", "hypercorn.toml", "--bind", f"127.0.0.1:{port}"]
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [*command, "--workers", str(workers), app], cwd=cwd, env=dict(environment), stdout=file, stderr=file
+        )
+    server = Hypercorn(process, port, log)
+    try:
+        wait_until(lambda: log.read_text().count("Running on") == workers, process=process, log=log)
+        yield server
+    finally:
+        stop(process)
+
+
+def is_ready(server: Hypercorn) -> bool:
+    """Whether the server says that it can do its work."""
+    try:
+        return httpx.get(f"{server.url}/readyz").status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
