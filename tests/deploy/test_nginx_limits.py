@@ -1,0 +1,136 @@
+import re
+import tomllib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from service.settings import ROOT
+from tests.deploy.nginx import Nginx, Upstream, nginx, render, upstream
+from tests.processes import wait_until
+
+pytestmark = pytest.mark.nginx
+
+
+@pytest.fixture
+def service() -> Iterator[Upstream]:
+    with upstream() as running:
+        yield running
+
+
+@pytest.fixture
+def proxy(service: Upstream, tmp_path: Path) -> Iterator[Nginx]:
+    with nginx(tmp_path, service.address) as running:
+        yield running
+
+
+HTTP = "Host: x\r\nAccept: application/json\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        ("nonsense\r\n\r\n", 400),
+        (f"GET / HTTP/1.1\r\nContent-Length: x\r\n{HTTP}", 400),
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+        (f"GET / HTTP/3.0\r\n{HTTP}", 505),
+        (f"TRACE / HTTP/1.1\r\n{HTTP}", 405),
+        (f"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n{HTTP}", 501),
+        (f"GET /{'x' * 9000} HTTP/1.1\r\n{HTTP}", 414),
+        (f"GET / HTTP/1.1\r\nX: {'x' * 9000}\r\n{HTTP}", 431),
+        ("GET / HTTP/1.1\r\n" + f"X: {'x' * 4000}\r\n" * 5 + HTTP, 431),
+        (f"POST / HTTP/1.1\r\nContent-Length: 65537\r\n{HTTP}", 413),
+    ],
+)
+def test_what_cannot_be_taken_gets_its_status_and_says_what_happened(
+    raw: str, status: int, proxy: Nginx, service: Upstream
+) -> None:
+    head, _, body = proxy.exchange(raw.encode()).decode().partition("\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ")
+    assert head.count("nosniff") == head.count("X-Request-ID") == 1
+    assert str(status) in body
+    assert "nginx" not in body
+    assert not service.requests
+    wait_until(proxy.access_log)
+    assert proxy.access_log()[0]["status"] == str(status)
+
+
+def test_the_largest_header_and_body_are_taken(proxy: Nginx, service: Upstream) -> None:
+    many = {f"X_{i}": "x" * 3900 for i in range(4)}
+    assert proxy.get("/", "POST", "b" * 65536, **many).status == 200
+    assert len(service.requests[0].body) == 65536
+
+
+def test_the_largest_body_is_a_setting_and_one_larger_than_the_buffer_arrives(
+    service: Upstream, tmp_path: Path
+) -> None:
+    with nginx(tmp_path, service.address, MAX_BODY_SIZE="2000000") as proxy:
+        assert proxy.get("/", "POST", "b" * 2_000_000).status == 200
+        assert proxy.get("/", "POST", "b" * 2_000_001).status == 413
+    assert [len(request.body) for request in service.requests] == [2_000_000]
+
+
+def test_a_chunked_body_that_grows_too_large_is_refused(proxy: Nginx, service: Upstream) -> None:
+    chunk = b"8000\r\n" + b"x" * 0x8000 + b"\r\n"
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    assert proxy.exchange(head + chunk * 3 + b"0\r\n\r\n").startswith(b"HTTP/1.1 413 ")
+    assert not service.requests
+
+
+def test_slow_clients_are_dropped_while_others_are_served(service: Upstream, tmp_path: Path) -> None:
+    short = {
+        "client_header_timeout 10s": "client_header_timeout 1s",
+        "client_body_timeout 10s": "client_body_timeout 1s",
+    }
+    sent = b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx"
+    with nginx(tmp_path, service.address, edit=short) as proxy, ThreadPoolExecutor() as threads:
+        slow = [threads.submit(proxy.exchange, data) for data in sent]
+        assert proxy.get().status == 200
+        assert [one.result(timeout=10) for one in slow] == [b"", b""]
+        wait_until(lambda: len(proxy.access_log()) == 3)
+        assert [line["status"] for line in proxy.access_log()] == ["200", "408", "408"]
+    assert len(service.requests) == 1
+
+
+def test_the_limits_agree_with_the_services_and_hypercorns(proxy: Nginx) -> None:
+    hypercorn = tomllib.loads((ROOT / "hypercorn.toml").read_text())
+    here = (ROOT / "nginx.conf").read_text()
+    upstream = (proxy.output.parent / "rendered/http.conf").read_text()
+
+    def number(text: str, name: str) -> int:
+        return int(re.search(rf"\b{name} (\d+)", text)[1])  # type: ignore[index]
+
+    longest_request = 25
+    assert longest_request < number(here, "proxy_read_timeout") <= hypercorn["graceful_timeout"]
+    assert number(here, "proxy_read_timeout") < hypercorn["read_timeout"]
+    assert number(here, "worker_shutdown_timeout") >= number(here, "proxy_read_timeout")
+    assert number(upstream, "keepalive_timeout") < hypercorn["keep_alive_timeout"]
+    assert number(upstream, "keepalive_requests") < hypercorn["keep_alive_max_requests"]
+    assert number(here, "client_body_timeout") == 10  # as BODY_TIMEOUT
+    assert hypercorn["h11_max_incomplete_size"] > 2 * 8 * 1024
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LISTEN", "127.0.0.1:80; return 200"),
+        ("UPSTREAM", "127.0.0.1:80 backup;"),
+        ("RESOLVER", "127.0.0.11\n;"),
+        ("TRUSTED_BALANCERS", "all"),
+        ("MAX_BODY_SIZE", "64k"),
+    ],
+)
+def test_a_malformed_setting_is_named(name: str, value: str, tmp_path: Path) -> None:
+    settings = {"LISTEN": "127.0.0.1:8080", "UPSTREAM": "127.0.0.1:8000", name: value}
+    rendered = render(tmp_path, **settings)
+    assert rendered.returncode == 1
+    assert rendered.stderr == f"{name} is malformed: see .quartenv.example.\n"
+
+
+@pytest.mark.parametrize("name", ["LISTEN", "UPSTREAM"])
+def test_a_missing_setting_is_named(name: str, tmp_path: Path) -> None:
+    settings = {"LISTEN": "127.0.0.1:8080", "UPSTREAM": "127.0.0.1:8000", name: ""}
+    rendered = render(tmp_path, **settings)
+    assert rendered.returncode != 0
+    assert name in rendered.stderr
