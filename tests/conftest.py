@@ -26,6 +26,8 @@ Start = Callable[..., Hypercorn]
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request of the tests
 
+SECRET_KEY = "a secret key of the tests"
+
 _LEFT_OUT = pytest.StashKey[int]()
 
 
@@ -65,6 +67,11 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
                 yield stack.enter_context(mysql_container())
 
 
+def migrate(environment: dict[str, str]) -> None:
+    """Runs the migration job."""
+    subprocess.run([sys.executable, "-m", "alembic", "upgrade", "head"], cwd=ROOT, env=environment, check=True)
+
+
 @pytest.fixture
 def empty_database(server: DatabaseServer) -> Iterator[Database]:
     """A database of this test's own, without any table."""
@@ -75,11 +82,11 @@ def empty_database(server: DatabaseServer) -> Iterator[Database]:
 @pytest.fixture
 def database(empty_database: Database, environment: dict[str, str]) -> Database:
     """A database of this test's own, migrated to the head."""
-    subprocess.run([sys.executable, "-m", "alembic", "upgrade", "head"], cwd=ROOT, env=environment, check=True)
+    migrate(environment)
     return empty_database
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def plain_environment() -> dict[str, str]:
     """This process's environment without any setting of ours, and with `.quartenv` left unread."""
     names = {line.split("=")[0].strip("# ") for line in (ROOT / ".quartenv.example").read_text().splitlines()}
@@ -90,7 +97,7 @@ def plain_environment() -> dict[str, str]:
 @pytest.fixture
 def environment(empty_database: Database, plain_environment: dict[str, str]) -> dict[str, str]:
     """What a process of ours needs to use this test's database."""
-    return {**plain_environment, **empty_database.environment, "SECRET_KEY": "a secret key of the tests"}
+    return {**plain_environment, **empty_database.environment, "SECRET_KEY": SECRET_KEY}
 
 
 @pytest.fixture

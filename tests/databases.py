@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -78,6 +78,12 @@ class Database:
         with self.server.connect(cursorclass=pymysql.cursors.DictCursor) as connection, connection.cursor() as cursor:
             cursor.execute("SHOW FULL PROCESSLIST")
             return [row for row in cursor.fetchall() if row["User"] == self.environment["DB_USERNAME"]]
+
+    def kill_connections(self) -> None:
+        """Ends the service's user's connections, as an administrator or a restart would."""
+        for process in self.processes():
+            with suppress(pymysql.err.OperationalError):  # it has ended meanwhile
+                self.server.execute(f"KILL {process['Id']}")
 
 
 def configured_server() -> DatabaseServer | None:

@@ -52,6 +52,7 @@ async def scalar(sql: str) -> object:
         return (await connection.execute(text(sql))).scalar()
 
 
+@pytest.mark.any_database
 def test_each_worker_has_one_group_of_connections_none_larger_than_its_pool(database: Database, start: Start) -> None:
     server = start(app="tests.probe:app", workers=3, DB_POOL_SIZE=4)
     groups: Counter[int] = Counter()
@@ -149,11 +150,10 @@ async def test_a_connection_that_the_server_has_ended_is_not_used_again(app: App
 def test_connections_killed_under_uvloop_cost_no_request(database: Database, start: Start) -> None:
     server = start(app="tests.probe:app", workers=1, DB_POOL_SIZE=3)
     for _ in range(3):
-        with ThreadPoolExecutor(12) as threads:
-            answers = threads.map(lambda _: query(server, "SELECT 1").status_code, range(24))
-            assert set(answers) == {200}
-        for row in database.processes():
-            database.server.execute(f"KILL {row['Id']}")
+        with ThreadPoolExecutor(12) as threads, httpx.Client() as client:
+            url = f"{server.url}/probe/query?sql=SELECT+1"
+            assert {answer.status_code for answer in threads.map(client.get, [url] * 24)} == {200}
+        database.kill_connections()
     assert not server.logged("RuntimeError")
 
 

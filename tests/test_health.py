@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from service.settings import ROOT
-from tests.conftest import Start
+from tests.conftest import SECRET_KEY, Start
 from tests.databases import Database, make_database, private_mariadb
 from tests.processes import Hypercorn, free_port, hypercorn, is_ready, wait_until
 
@@ -62,7 +62,7 @@ def test_the_service_outlives_a_database_that_is_not_there_comes_and_is_killed(
     port = free_port()
     with private_mariadb(tmp_path, port) as server:
         database = make_database(server)
-        environment = {**plain_environment, **database.environment, "SECRET_KEY": "a secret key of the tests"}
+        environment = {**plain_environment, **database.environment, "SECRET_KEY": SECRET_KEY}
         alembic(environment, "upgrade", "head")
     with hypercorn(environment, tmp_path / "log", app="tests.probe:app") as service:
         assert httpx.get(f"{service.url}/livez").status_code == 200

@@ -1,0 +1,40 @@
+"""Many GET requests at once, each connection a plain stream: what httpx needs for a thousand is more than the service."""
+
+import asyncio
+from collections.abc import Sequence
+
+
+async def get_at_once(urls: Sequence[tuple[str, int]], count: int, connections: int) -> list[tuple[int, str]]:
+    """Sends `count` GET requests for `/` on `connections` kept-alive connections, in turn to the (host, port) given.
+
+    Returns status and body of each answer; a request whose connection was lost has status 0 and is not sent again.
+    """
+    left = iter(range(count))
+    answers: list[tuple[int, str]] = []
+
+    async def one_connection(host: str, port: int) -> None:
+        for _ in left:
+            try:
+                reader, writer = await asyncio.open_connection(host, port)
+            except OSError:
+                answers.append((0, ""))
+                continue
+            try:
+                answers.append(await _get(reader, writer, host))
+                for _ in left:
+                    answers.append(await _get(reader, writer, host))  # noqa: PERF401  # none is lost with the connection
+            except (OSError, asyncio.IncompleteReadError):
+                answers.append((0, ""))
+            finally:
+                writer.close()
+
+    await asyncio.gather(*(one_connection(*urls[i % len(urls)]) for i in range(connections)))
+    return answers
+
+
+async def _get(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str) -> tuple[int, str]:
+    writer.write(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    length = int(head.partition("content-length:")[2].partition("\r\n")[0])
+    body = (await reader.readexactly(length)).decode()
+    return int(head.split(maxsplit=2)[1]), body
