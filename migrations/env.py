@@ -41,15 +41,17 @@ def make_engine(settings: MigrationSettings) -> Engine:
 
     A statement that waits for a table's metadata lock, by default for a year, makes every later one wait behind it.
     """
-    return create_engine(
+    seconds = settings.database.lock_timeout
+    timeout = max(1, round(settings.database.connect_timeout))
+    engine = create_engine(
         database_url(settings),
         poolclass=NullPool,
-        connect_args={
-            "connect_timeout": max(1, round(settings.database.connect_timeout)),
-            "charset": database.CHARSET,
-            "init_command": f"SET SESSION time_zone = '+00:00', lock_wait_timeout = {settings.database.lock_timeout}",
-        },
+        connect_args={"connect_timeout": timeout, "charset": database.CHARSET},
     )
+    database.run_at_connect(
+        engine, f"SET {database.NAMES}, SESSION time_zone = '+00:00', lock_wait_timeout = {seconds}"
+    )
+    return engine
 
 
 def database_url(settings: MigrationSettings) -> URL:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import aiomysql
 from pymysql.constants import CR, ER
 from quart import current_app
-from sqlalchemy import URL, AsyncAdaptedQueuePool, MetaData, NullPool, exc
+from sqlalchemy import URL, AsyncAdaptedQueuePool, Engine, MetaData, NullPool, event, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from service.app import App
@@ -35,6 +35,8 @@ metadata = MetaData(naming_convention=NAMING_CONVENTION)
 CHARSET = "utf8mb4"
 COLLATION = "utf8mb4_unicode_ci"
 """MySQL and MariaDB both know it."""
+
+NAMES = f"NAMES {CHARSET} COLLATE {COLLATION}"
 
 TABLE_OPTIONS: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": CHARSET, "mysql_collate": COLLATION}
 
@@ -76,7 +78,7 @@ def create_engine(settings: DatabaseSettings, *, pooled: bool = True) -> AsyncEn
             "pool_recycle": settings.idle_timeout // 2,
             "pool_pre_ping": True,
         }
-    return create_async_engine(
+    engine = create_async_engine(
         URL.create(
             "mysql+aiomysql",
             username=settings.username,
@@ -89,6 +91,18 @@ def create_engine(settings: DatabaseSettings, *, pooled: bool = True) -> AsyncEn
         connect_args={"async_creator_fn": _connect, "settings": settings},
         **pool,
     )
+    run_at_connect(engine.sync_engine, _session(settings))
+    return engine
+
+
+def run_at_connect(engine: Engine, statement: str) -> None:
+    """Runs the statement on each new connection, after the SET NAMES of SQLAlchemy."""
+
+    @event.listens_for(engine, "connect")
+    def run(connection: Any, _record: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute(statement)
+        cursor.close()
 
 
 @asynccontextmanager
@@ -134,12 +148,12 @@ def _summary(error: exc.DBAPIError) -> str:
 
 
 async def _connect(*, settings: DatabaseSettings, **arguments: Any) -> "_Connection":
-    """Returns a connection that has logged in and has its session's settings.
+    """Returns a connection that has logged in.
 
     aiomysql's own connect_timeout covers the TCP handshake only, and striking later it reads as a broken packet
     (aio-libs/aiomysql#988).
     """
-    connection = _Connection(**arguments, charset=CHARSET, init_command=_session(settings), settings=settings)
+    connection = _Connection(**arguments, charset=CHARSET, settings=settings)
     try:
         async with asyncio.timeout(settings.connect_timeout):
             await connection._connect()
@@ -157,7 +171,7 @@ def _session(settings: DatabaseSettings) -> str:
     https://mariadb.com/kb/en/comment-syntax/"""
     seconds = settings.statement_timeout
     return (
-        f"SET SESSION time_zone = '+00:00', wait_timeout = {settings.idle_timeout}, "
+        f"SET {NAMES}, SESSION time_zone = '+00:00', wait_timeout = {settings.idle_timeout}, "
         f"innodb_lock_wait_timeout = {settings.lock_timeout}, lock_wait_timeout = {settings.lock_timeout} "
         f"/*!50708 , max_execution_time = {round(seconds * 1000)} */ /*M!100100 , max_statement_time = {seconds} */"
     )

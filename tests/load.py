@@ -1,4 +1,4 @@
-"""Many GET requests at once, each connection a plain stream: what httpx needs for a thousand is more than the service."""
+"""Many GET requests at once, over plain streams: for a thousand, httpx needs more than the service."""
 
 import asyncio
 from collections.abc import Sequence

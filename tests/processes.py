@@ -41,21 +41,16 @@ def wait_until(
         time.sleep(0.02)
 
 
-def stop(process: subprocess.Popen[bytes], limit: float = 40.0) -> int:
-    """Ends the process by SIGTERM, or SIGKILL after `limit` seconds, with its children; returns its exit code."""
-    children = [] if process.poll() is not None else psutil.Process(process.pid).children(recursive=True)
+def stop(process: subprocess.Popen[bytes], limit: float = 40.0) -> None:
+    """Ends the process by SIGTERM, or with all its children by SIGKILL after `limit` seconds."""
     process.terminate()
     try:
         process.wait(limit)
     except subprocess.TimeoutExpired:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
         process.kill()
         process.wait()
-    for child in children:
-        if child.is_running():
-            psutil.wait_procs([child], timeout=5)
-        if child.is_running():
-            child.kill()
-    return process.returncode
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,7 @@ async def test_a_session_is_read_committed_in_utc_and_gives_up_waiting_early(app
     assert await scalar("SELECT @@time_zone") == "+00:00"
     assert await scalar("SELECT @@innodb_lock_wait_timeout + @@lock_wait_timeout") == 2
     assert await scalar("SELECT @@wait_timeout") == 60
+    assert await scalar("SELECT @@collation_connection") == "utf8mb4_unicode_ci"
     async with transaction() as connection:
         assert await connection.get_isolation_level() == "READ COMMITTED"
 
