@@ -144,7 +144,9 @@ class Nginx:
 
     def access_log(self) -> list[dict[str, object]]:
         """Returns the lines of the access log, which are JSON objects."""
-        return [json.loads(line) for line in self.output.read_text(errors="replace").splitlines() if line.startswith("{")]
+        return [
+            json.loads(line) for line in self.output.read_text(errors="replace").splitlines() if line.startswith("{")
+        ]
 
 
 def render(directory: Path, **settings: str) -> "subprocess.CompletedProcess[str]":
