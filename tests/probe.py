@@ -5,6 +5,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from quart import Blueprint, Response, current_app, request
 from sqlalchemy import text
@@ -52,7 +53,8 @@ async def ready_after_sigterm() -> Response:
     log.info("waiting for the drain")
     while not lifecycle.draining():
         await asyncio.sleep(0.005)
-    return await current_app.ensure_async(current_app.view_functions["readyz"])()
+    view: Callable[[], Awaitable[Response]] = current_app.view_functions["readyz"]  # type: ignore[assignment]
+    return await view()
 
 
 app = create_app(load_settings())

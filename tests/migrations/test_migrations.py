@@ -67,14 +67,6 @@ def test_the_schema_goes_up_down_and_up_again_and_is_what_the_metadata_says(
     }
 
 
-def test_an_upgrade_that_was_stopped_between_two_statements_is_done_by_the_next(
-    database: Database, environment: Environment
-) -> None:
-    database.execute("DELETE FROM alembic_version")
-    ended = alembic(environment, "upgrade", "head")
-    assert ended.returncode == 0, ended.stderr
-
-
 def test_autogenerate_writes_the_difference_between_metadata_and_database(
     database: Database, environment: Environment, tmp_path: Path
 ) -> None:

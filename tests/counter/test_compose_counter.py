@@ -1,0 +1,82 @@
+"""The counter's promise on the whole stack: every hit a number of its own, none lost, whatever is restarted."""
+
+import asyncio
+import re
+
+import httpx
+import pytest
+
+from tests.deploy.stack import Stack, docker, inspect
+from tests.load import get_at_once
+from tests.processes import wait_until
+
+pytestmark = pytest.mark.compose
+
+
+def hit(stack: Stack) -> int:
+    """Counts one hit and returns its number."""
+    answer = httpx.get(stack.url)
+    assert answer.status_code == 200, answer.text
+    return number_in(answer.text)
+
+
+def number_in(page: str) -> int:
+    found = re.fullmatch(r"<h1>Counter: (\d+)</h1>", page)
+    assert found, page
+    return int(found[1])
+
+
+async def hits(stack: Stack, count: int, connections: int) -> list[tuple[int, str]]:
+    return await get_at_once([("127.0.0.1", stack.port)], count, connections)
+
+
+def numbers(answers: list[tuple[int, str]]) -> list[int]:
+    return [number_in(body) for status, body in answers if status == 200]
+
+
+async def test_twenty_thousand_hits_on_fifty_connections_get_the_next_twenty_thousand_numbers(stack: Stack) -> None:
+    before = hit(stack)
+    answers = await hits(stack, 20_000, connections=50)
+    assert sorted(numbers(answers)) == list(range(before + 1, before + 20_001))
+    assert hit(stack) == before + 20_001
+
+
+async def test_hits_are_exact_on_more_replicas(stack: Stack) -> None:
+    before = hit(stack)
+    stack.up("--no-recreate", "--scale", "web=4")
+    answers = await hits(stack, 2000, connections=50)
+    assert sorted(numbers(answers)) == list(range(before + 1, before + 2001))
+    stack.up("--no-recreate")
+
+
+async def test_a_killed_replica_costs_at_most_the_hits_that_it_held_and_no_number_is_given_twice(stack: Stack) -> None:
+    before = hit(stack)
+    victim = stack.containers("web")[0]
+    restarts = inspect(victim)["RestartCount"]
+    sent = asyncio.create_task(hits(stack, 4000, connections=20))
+    await asyncio.to_thread(wait_until, lambda: hit(stack) > before + 500)
+    await asyncio.to_thread(docker, "exec", victim, "sh", "-c", "kill -9 -1", check=False)
+    answers = await sent
+    wait_until(lambda: inspect(victim)["RestartCount"] == restarts + 1)
+    given = numbers(answers)
+    lost = len(answers) - len(given)
+    assert {status for status, _ in answers} <= {200, 502, 0}
+    assert 0 < lost <= 20
+    assert len(set(given)) == len(given)
+    stack.wait_until_ready()
+
+
+def test_the_count_goes_on_after_down_and_up_and_after_the_database_was_killed(stack: Stack) -> None:
+    before = hit(stack)
+    stack.compose("down")
+    stack.up()
+    assert hit(stack) == before + 1
+    (mysql,) = stack.containers("mysql")
+    docker("kill", mysql)
+    docker("start", mysql)
+    stack.wait_until_ready()
+    assert hit(stack) == before + 2
+
+
+def test_a_hit_in_flight_when_its_replica_is_stopped_is_counted_and_answered(stack: Stack) -> None:
+    before = hit(stack)
