@@ -1,12 +1,11 @@
 """What every `alembic` command runs in: it waits for the database, and holds the migration lock while it works.
 
 Nothing here depends on how the command was started, so that a plain `alembic upgrade head` is as safe as the job.
-Ends with sysexits(3)'s codes: 78 settings, 69 no database, 77 refused by it, 75 lock not had, 65 schema newer than us.
 """
 
 import logging
-import os
 import sys
+from enum import IntEnum
 from typing import NoReturn
 
 from alembic import context
@@ -30,7 +29,17 @@ _NOT_THERE = {
 }
 
 
-def give_up(code: int, sentence: str) -> NoReturn:
+class Exit(IntEnum):
+    """What a command that gave up ends with: sysexits(3)'s numbers, which Python's `os` has on Unix only."""
+
+    DATAERR = 65
+    UNAVAILABLE = 69
+    TEMPFAIL = 75
+    NOPERM = 77
+    CONFIG = 78
+
+
+def give_up(code: Exit, sentence: str) -> NoReturn:
     """Ends the process with `code`, and on stderr the one sentence that says what is wrong and what to do."""
     print(sentence, file=sys.stderr)
     sys.exit(code)
@@ -74,12 +83,12 @@ def connect(engine: Engine, settings: MigrationSettings) -> Connection:
     except exc.DBAPIError as error:
         if is_not_there(error):
             give_up(
-                os.EX_UNAVAILABLE,
+                Exit.UNAVAILABLE,
                 f"No database at {to.host}:{to.port} within {settings.wait_timeout:g} s "
                 f"({reason(error)}): start it, correct DB_HOST and DB_PORT, or raise MIGRATION_WAIT_TIMEOUT.",
             )
         give_up(
-            os.EX_NOPERM,
+            Exit.NOPERM,
             f"The database at {to.host}:{to.port} refuses the migration job ({reason(error)}): correct "
             "MIGRATION_DB_USERNAME, MIGRATION_DB_PASSWORD or DATABASE_NAME, or make the user and the database "
             "(deploy/database/users.sql).",
@@ -110,7 +119,7 @@ def lock(connection: Connection, settings: MigrationSettings) -> None:
     connection.commit()
     if taken != 1:
         give_up(
-            os.EX_TEMPFAIL,
+            Exit.TEMPFAIL,
             f"Another migration job has held the lock {name!r} for {settings.lock_timeout} s: wait for it to end, "
             "or raise MIGRATION_LOCK_TIMEOUT.",
         )
@@ -123,7 +132,7 @@ def refuse_newer_schema(connection: Connection) -> None:
     connection.commit()
     if newer:
         give_up(
-            os.EX_DATAERR,
+            Exit.DATAERR,
             f"The database's schema is at revision {', '.join(newer)}, which this code does not know: "
             "it was migrated by newer code, so use that code's migration job.",
         )
@@ -154,7 +163,7 @@ def run_offline(settings: MigrationSettings) -> None:
 try:
     settings = load_migration_settings()
 except SettingsError as error:
-    give_up(os.EX_CONFIG, str(error))
+    give_up(Exit.CONFIG, str(error))
 logs.configure(settings.log_level, json=not sys.stderr.isatty())
 logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # six lines before each autogenerate
 (run_offline if context.is_offline_mode() else run_online)(settings)

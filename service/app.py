@@ -17,7 +17,7 @@ class App(Quart):
     """
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__("service")
+        super().__init__("service", static_folder=None)
         self.settings = settings
         self.debug = settings.environment == "development"
         self.config.update(

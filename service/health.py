@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from service import lifecycle
 from service.app import App
 from service.database import create_engine, error_code
-from service.problems import problem
+from service.problems import problem_details
 from service.settings import ROOT, Settings
 
 TIMEOUT = 1.0
@@ -37,7 +37,9 @@ class Readiness:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._scripts = ScriptDirectory.from_config(Config(ROOT / "alembic.ini"))
+        scripts = ScriptDirectory.from_config(Config(ROOT / "alembic.ini"))
+        self._known = {script.revision for script in scripts.walk_revisions()}
+        self._needed = set(scripts.get_heads())
         self._engine: AsyncEngine | None = None
         self._look: asyncio.Task[str | None] | None = None
 
@@ -82,13 +84,11 @@ class Readiness:
 
     def _reason_against_revisions(self, found: list[str]) -> str | None:
         """A revision that this code does not know is one made after it, which must not take running workers out."""
-        known = {script.revision for script in self._scripts.walk_revisions()}
-        needed = set(self._scripts.get_heads())
-        if set(found) == needed or not set(found) <= known:
+        if set(found) == self._needed or not set(found) <= self._known:
             return None
         return (
             f"The database's schema is at revision {', '.join(found) or 'none'} and this code needs "
-            f"{', '.join(needed)}: run the migration job (alembic upgrade head)."
+            f"{', '.join(self._needed)}: run the migration job (alembic upgrade head)."
         )
 
     async def _warn_of_too_many_connections(self) -> None:
@@ -125,7 +125,7 @@ def register(app: App) -> None:
     @app.get("/readyz")
     async def readyz() -> Response:
         reason = await readiness.reason_against()
-        return _fine("ready") if reason is None else problem(503, reason, as_json=True)
+        return _fine("ready") if reason is None else problem_details(503, reason)
 
 
 def _fine(text: str) -> Response:

@@ -12,12 +12,16 @@ import logging
 import multiprocessing
 import signal
 import socket
+import sys
+import tomllib
 from collections.abc import AsyncGenerator, Iterable
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 
-from hypercorn.config import Sockets
+from hypercorn.config import Config, Sockets
 from quart import Quart
+
+from service.settings import ROOT
 
 EVENT_INTERVAL = 0.1
 """Seconds between two looks at the event: Hypercorn's own interval, within which all workers close their sockets."""
@@ -33,9 +37,10 @@ def register(app: Quart) -> None:
     @app.while_serving
     async def leave_in_order() -> AsyncGenerator[None]:
         master, (event, sockets) = multiprocessing.parent_process(), _given_by_hypercorn()
-        if master is None or event is None:
+        if master is None or event is None or sys.platform == "win32":
             yield
             return
+        _warn_of_unknown_keys()
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         _leave_after(master, event)
         refusing = asyncio.create_task(_refuse_when_leaving(event, sockets))
@@ -48,6 +53,13 @@ def draining() -> bool:
     """Whether this worker has been told to leave. It answers what it holds and takes nothing new."""
     event, _ = _given_by_hypercorn()
     return event is not None and event.is_set()
+
+
+def _warn_of_unknown_keys() -> None:
+    """Hypercorn ignores in silence what it does not know in its file, a misspelt time-out for one."""
+    for key in tomllib.loads((ROOT / "hypercorn.toml").read_text()):
+        if not hasattr(Config, key):
+            log.error("hypercorn.toml has the key %r, which Hypercorn does not know and ignores: correct it", key)
 
 
 def _leave_after(master: BaseProcess, event: Event) -> None:

@@ -29,19 +29,27 @@ def register(app: Quart) -> None:
         app.register_error_handler(InternalServerError, _internal_server_error)
 
 
-def problem(status: int, detail: str, *, as_json: bool | None = None) -> Response:
-    """Returns the answer for an error, in the form that the client asks for (JSON in any case if `as_json`)."""
+def problem(status: int, detail: str) -> Response:
+    """Returns the answer for an error, in the form that the client asks for."""
+    if _asks_for_json():
+        return problem_details(status, detail)
     title = HTTPStatus(status).phrase
-    if as_json if as_json is not None else _asks_for_json():
-        body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})
-        response = Response(body, status, content_type="application/problem+json")
-    else:
-        page = f"<!doctype html>\n<title>{status} {title}</title>\n<h1>{title}</h1>\n<p>{escape(detail)}</p>\n"
-        response = Response(page, status, content_type="text/html; charset=utf-8")
-    response.headers["Cache-Control"] = "no-store"
+    page = f"<!doctype html>\n<title>{status} {title}</title>\n<h1>{title}</h1>\n<p>{escape(detail)}</p>\n"
+    return Response(page, status, _headers(status), content_type="text/html; charset=utf-8")
+
+
+def problem_details(status: int, detail: str) -> Response:
+    """Returns the answer for an error as Problem Details."""
+    title = HTTPStatus(status).phrase
+    body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})
+    return Response(body, status, _headers(status), content_type="application/problem+json")
+
+
+def _headers(status: int) -> dict[str, str]:
+    headers = {"Cache-Control": "no-store"}
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        response.headers["Retry-After"] = str(RETRY_AFTER)
-    return response
+        headers["Retry-After"] = str(RETRY_AFTER)
+    return headers
 
 
 def _asks_for_json() -> bool:

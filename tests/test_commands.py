@@ -113,3 +113,13 @@ def is_reloaded(client: httpx.Client) -> bool:
         return client.get("/livez").text == "alive again\n"
     except httpx.TransportError:
         return False
+
+
+def test_a_key_that_hypercorn_does_not_know_is_said(checkout: Path, bare_environment: dict[str, str]) -> None:
+    toml = checkout / "hypercorn.toml"
+    toml.write_text(f"gracefull_timeout = 30\n{toml.read_text()}")
+    subprocess.run([BIN / "alembic", "upgrade", "head"], cwd=checkout, env=bare_environment, check=True)
+    port = free_port()
+    command = ["hypercorn", "--config", "hypercorn.toml", "--bind", f"127.0.0.1:{port}", "service.asgi:app"]
+    with serving(command, checkout, bare_environment, port):
+        assert "hypercorn.toml has the key 'gracefull_timeout'" in (checkout / "log").read_text()
