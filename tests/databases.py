@@ -74,13 +74,13 @@ class Database:
             return list(cursor.fetchall())
 
     def processes(self) -> list[dict[str, Any]]:
-        """Returns the service's user's connections: id, host (address:port), command and the like."""
+        """Returns the connections to this database: id, host (address:port), command and the like."""
         with self.server.connect(cursorclass=pymysql.cursors.DictCursor) as connection, connection.cursor() as cursor:
             cursor.execute("SHOW FULL PROCESSLIST")
-            return [row for row in cursor.fetchall() if row["User"] == self.environment["DB_USERNAME"]]
+            return [row for row in cursor.fetchall() if row["db"] == self.name]
 
     def kill_connections(self) -> None:
-        """Ends the service's user's connections, as an administrator or a restart would."""
+        """Ends the connections to this database, as an administrator or a restart would."""
         for process in self.processes():
             with suppress(pymysql.err.OperationalError):  # it has ended meanwhile
                 self.server.execute(f"KILL {process['Id']}")

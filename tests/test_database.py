@@ -1,5 +1,4 @@
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
@@ -52,27 +51,20 @@ async def scalar(sql: str) -> object:
         return (await connection.execute(text(sql))).scalar()
 
 
-@pytest.mark.any_database
 def test_each_worker_has_one_group_of_connections_none_larger_than_its_pool(database: Database, start: Start) -> None:
     server = start(app="tests.probe:app", workers=3, DB_POOL_SIZE=4)
-    groups: Counter[int] = Counter()
 
-    def look() -> bool:
-        owners = {
-            connection.laddr.port: worker.pid
-            for worker in server.workers()
-            for connection in worker.net_connections("tcp")
-        }
-        ports = [int(row["Host"].rpartition(":")[2]) for row in database.processes()]
-        groups.clear()
-        groups.update(owners.get(port, 0) for port in ports)
-        return len(groups) == 3 and set(groups.values()) == {4}
+    def groups() -> list[int]:
+        return [
+            sum(bool(connection.raddr) and connection.raddr.port == database.server.port for connection in connections)
+            for connections in (worker.net_connections("tcp") for worker in server.workers())
+        ]
 
     with ThreadPoolExecutor(60) as threads:
         answers = [threads.submit(query, server, "SELECT SLEEP(0.5)") for _ in range(60)]
-        wait_until(look)
-        assert {worker.pid for worker in server.workers()} == set(groups)
+        wait_until(lambda: groups() == [4, 4, 4] and len(database.processes()) == 12)
         assert [answer.result().status_code for answer in answers] == [200] * 60
+    assert groups() == [4, 4, 4]
 
 
 async def test_no_connection_is_made_before_the_application_serves(database: Database, make_app: MakeApp) -> None:
