@@ -51,7 +51,9 @@ def _users_sql(directory: Path, *, initialised: bool) -> str:
     )
     if initialised:
         root_password = (directory / "mysql_root_password").read_text()
-        sql += f"ALTER USER 'root'@'localhost' IDENTIFIED BY '{root_password}';\n"
+        # MySQL's image makes root@localhost and one more, at MYSQL_ROOT_HOST.
+        for host in "localhost", "127.0.0.1", "%":
+            sql += f"ALTER USER IF EXISTS 'root'@'{host}' IDENTIFIED BY '{root_password}';\n"
     return sql
 
 

@@ -53,11 +53,6 @@ class Stack:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    @property
-    def image(self) -> str:
-        tag: str = self.configuration()["services"]["web"]["image"]
-        return tag
-
     def over(self, *files: str, **environment: str) -> "Stack":
         """Returns the same project with more files over it, and more in the environment."""
         return replace(self, files=(*self.files, *files), environment={**self.environment, **environment})
@@ -82,10 +77,10 @@ class Stack:
 
     def remove(self) -> None:
         """Removes the project's containers, networks, volumes and images."""
-        images = set(self.compose("config", "--images", check=False).stdout.split())
-        self.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "10", check=False)
-        for image in images:
-            if image.startswith(self.environment["IMAGE_NAME"]):
+        self.compose("down", "--volumes", "--remove-orphans", "--timeout", "10", check=False)
+        name = self.environment["IMAGE_NAME"]
+        for image in docker("images", "--format", "{{.Repository}}:{{.Tag}}", check=False).split():
+            if image.startswith(name):
                 docker("rmi", image, check=False)
 
     def configuration(self) -> dict[str, Any]:

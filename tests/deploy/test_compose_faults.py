@@ -1,0 +1,164 @@
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from tests.deploy.stack import Stack, docker, inspect
+from tests.processes import wait_until
+
+pytestmark = pytest.mark.compose
+
+CLIENTS = 8
+
+
+@contextmanager
+def traffic(stack: Stack) -> Iterator[Counter[int]]:
+    """Sends requests from CLIENTS clients, each after its last is answered, until the end of the block.
+
+    Yields how often each status was answered, 0 for a lost connection.
+    """
+    statuses: Counter[int] = Counter()
+    done = threading.Event()
+
+    def send() -> None:
+        with httpx.Client(base_url=stack.url, timeout=60) as client:
+            while not done.is_set():
+                try:
+                    statuses[client.get("/livez").status_code] += 1
+                except httpx.TransportError:
+                    statuses[0] += 1
+
+    with ThreadPoolExecutor(CLIENTS) as threads:
+        clients = [threads.submit(send) for _ in range(CLIENTS)]
+        try:
+            wait_until(lambda: statuses[200] > CLIENTS)
+            yield statuses
+        finally:
+            done.set()
+    for client in clients:
+        client.result()
+
+
+@pytest.fixture(scope="module")
+def probe(stack: Stack) -> Iterator[Stack]:
+    """The stack with the tests' own views in the service."""
+    changed = stack.over("tests/deploy/probe.yml")
+    changed.up()
+    yield changed
+    stack.up()
+
+
+def test_more_replicas_get_their_share_within_seconds_with_no_edit(stack: Stack) -> None:
+    with traffic(stack) as statuses:
+        stack.up("--no-recreate", "--scale", "web=4")
+        begin = len(stack.access_log())
+        wait_until(lambda: len(upstreams(stack, begin)) == 4, limit=5)
+        begin, count = len(stack.access_log()), statuses[200]
+        wait_until(lambda: statuses[200] > count + 400)
+    shares = upstreams(stack, begin)
+    assert min(shares.values()) > sum(shares.values()) * 0.15
+    assert set(statuses) == {200}
+    stack.up("--no-recreate")
+    assert len(stack.containers("web")) == 2
+
+
+def upstreams(stack: Stack, begin: int) -> Counter[str]:
+    """Returns how many requests each replica has answered since the access log had `begin` lines."""
+    return Counter(line["upstream"].rpartition(" ")[2] for line in stack.access_log()[begin:])
+
+
+def test_a_killed_replica_costs_at_most_what_it_held_and_comes_back(stack: Stack) -> None:
+    victim = stack.containers("web")[0]
+    restarts = inspect(victim)["RestartCount"]
+    with traffic(stack) as statuses:
+        # From inside, since the engine does not restart what it was told to kill. -1: every process there.
+        docker("exec", victim, "sh", "-c", "kill -9 -1", check=False)
+        wait_until(lambda: inspect(victim)["RestartCount"] == restarts + 1)
+        wait_until(lambda: stack.is_ready(victim))
+        count = statuses[200]
+        wait_until(lambda: statuses[200] > count + 100)
+    assert set(statuses) <= {200, 0, 502}
+    assert statuses[0] + statuses[502] <= CLIENTS
+
+
+def test_a_killed_worker_of_a_replica_is_replaced(stack: Stack) -> None:
+    victim = stack.containers("web")[0]
+    restarts = inspect(victim)["RestartCount"]
+    worker = "for p in /proc/[0-9]*; do grep -q spawn_main $p/cmdline && kill -9 ${p#/proc/} && break; done"
+    with traffic(stack) as statuses:
+        docker("exec", victim, "sh", "-c", worker)
+        wait_until(lambda: inspect(victim)["RestartCount"] == restarts + 1, limit=60)
+        wait_until(lambda: stack.is_ready(victim))
+    assert set(statuses) <= {200, 0, 502}
+    assert statuses[0] + statuses[502] <= CLIENTS
+
+
+def test_replicas_get_ready_again_by_themselves_after_their_database_was_restarted(stack: Stack) -> None:
+    (mysql,) = stack.containers("mysql")
+    docker("stop", mysql)
+    assert inspect(mysql)["State"]["ExitCode"] == 0
+    assert not any(stack.is_ready(container) for container in stack.containers("web"))
+    assert stack.status("/livez") == 200
+    docker("start", mysql)
+    stack.wait_until_ready()
+
+
+def test_the_whole_stack_survives_a_restart_of_every_container_at_once(stack: Stack) -> None:
+    stack.compose("restart")
+    stack.wait_until_ready()
+    for service in ("mysql", "web", "nginx"):
+        for container in stack.containers(service):
+            assert inspect(container)["State"]["ExitCode"] == 0
+
+
+def test_a_stopped_replica_ends_what_it_holds_within_its_time_and_the_other_takes_over(probe: Stack) -> None:
+    stopped, other = probe.containers("web")
+    address = docker("exec", stopped, "hostname", "-i").split()
+    with ThreadPoolExecutor(11) as threads:
+        slow = [threads.submit(probe.status, "/probe/sleep?seconds=4") for _ in range(10)]
+        wait_until(lambda: connections(stopped) + connections(other) >= 10)
+        begin = time.monotonic()
+        stop = threads.submit(docker, "stop", stopped)
+        wait_until(lambda: not probe.is_ready(stopped))
+        assert [probe.status("/livez") for _ in range(20)] == [200] * 20
+        assert [one.result() for one in slow] == [200] * 10
+        stop.result()
+    assert 2 < time.monotonic() - begin < 15
+    assert inspect(stopped)["State"]["ExitCode"] == 0
+    served = [line["upstream"].partition(":")[0] for line in probe.access_log() if "/probe/sleep" in line["uri"]]
+    assert set(served) & set(address)
+    docker("start", stopped)
+    probe.wait_until_ready()
+
+
+def connections(container: str) -> int:
+    """Returns how many connections the replica has, by the kernel's table: port 8000, state 01 is established."""
+    lines = docker("exec", container, "cat", "/proc/net/tcp").splitlines()[1:]
+    return sum(line.split()[1].endswith(":1F40") and line.split()[3] == "01" for line in lines)
+
+
+def test_the_service_believes_only_nginx_about_the_client_also_after_nginx_was_replaced(probe: Stack) -> None:
+    lie = {"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "https"}
+
+    def seen_through_nginx() -> str:
+        answer = httpx.get(f"{probe.url}/probe/client", headers=lie)
+        assert answer.text == f"http {probe.access_log()[-1]['client']}"
+        return answer.text
+
+    first = seen_through_nginx()
+    assert "192.0.2.7" not in first
+    one, other = probe.containers("web")
+    script = (
+        "import sys, urllib.request as r;"
+        "q = r.Request(f'http://{sys.argv[1]}:8000/probe/client', headers=eval(sys.argv[2]));"
+        "print(r.urlopen(q).read().decode())"
+    )
+    address = docker("exec", other, "hostname", "-i").split()[0]
+    assert "192.0.2.7" not in docker("exec", one, "python", "-c", script, address, str(lie))
+    probe.up("--force-recreate", "--no-deps", "nginx")
+    assert seen_through_nginx() == first

@@ -1,0 +1,113 @@
+"""The files of deploy/ that are laid over docker-compose.prod.yml, and the settings that it takes."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from string import Template
+
+import httpx
+import pytest
+
+from service.settings import ROOT
+from tests.deploy.stack import Stack, docker, inspect, new_stack
+from tests.processes import wait_until
+
+pytestmark = pytest.mark.compose
+
+EXTERNAL = "deploy/compose.external-mysql.yml"
+
+
+@pytest.fixture
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack of this test's own, not started."""
+    with new_stack(tmp_path_factory.mktemp("stack") / "tally") as stack:
+        yield stack
+
+
+@pytest.fixture
+def own_mysql(tmp_path: Path) -> Iterator[str]:
+    """A MySQL of one's own, set up as users.sql says, in a network of its own; yields the name of both."""
+    name = f"tally-test-own-{uuid.uuid4().hex[:8]}"
+    users = Template((ROOT / "deploy/database/users.sql").read_text()).substitute(
+        database="mine",
+        database_pattern="mine",
+        service_username="me",
+        service_password="p$w%:@/'".replace("'", "''"),
+        migration_username="me_too",
+        migration_password="m",
+    )
+    sql = tmp_path / "users.sql"
+    sql.write_text(users)
+    docker("network", "create", "--internal", name)
+    try:
+        docker(
+            *("run", "--detach", "--name", name, "--network", name, "--env", "MYSQL_ROOT_PASSWORD=r"),
+            *("--tmpfs", "/var/lib/mysql:uid=999,gid=999", "--volume", f"{sql}:/users.sql:ro"),
+            *("mysql:9.7", "mysqld", "--init-file=/users.sql"),
+        )
+        yield name
+    finally:
+        docker("rm", "--force", "--volumes", name)
+        docker("network", "rm", name)
+
+
+def test_a_mysql_of_ones_own_takes_the_containers_place(own_mysql: str, own: Stack) -> None:
+    # How the containers get to that server is the test's own business.
+    networks = {"networks": {"database": {"name": own_mysql, "external": True, "internal": False}}}
+    (own.directory / "network-of-the-test.yml").write_text(json.dumps(networks))
+    (own.directory / ".quartenv").write_text(
+        f"DB_HOST={own_mysql}\nDATABASE_NAME=mine\nDB_USERNAME=me\nDB_PASSWORD='p$w%:@/\\''\n"
+        "MIGRATION_DB_USERNAME=me_too\nMIGRATION_DB_PASSWORD=m\n"
+    )
+    stack = own.over(EXTERNAL, "network-of-the-test.yml", COMPOSE_ENV_FILES=".quartenv")
+    stack.up("--build")
+    assert stack.status("/livez") == 200
+    assert stack.compose("ps", "--all", "--services").stdout.split() == ["migrate", "nginx", "secrets", "web"]
+    assert "(head)" in stack.compose("run", "--rm", "migrate", "current").stdout
+
+
+@pytest.mark.parametrize("name", ["DB_HOST", "DB_USERNAME", "DB_PASSWORD"])
+def test_a_missing_setting_of_ones_own_mysql_is_named(name: str, stack: Stack) -> None:
+    settings = {"DB_HOST": "a", "DB_USERNAME": "b", "DB_PASSWORD": "c"}
+    del settings[name]
+    ended = stack.over(EXTERNAL, **settings).compose("config", "--quiet", check=False)
+    assert ended.returncode != 0
+    assert f"required variable {name} is missing a value" in ended.stderr
+    assert ".quartenv.example" in ended.stderr
+
+
+def test_development_reloads_what_changes_and_runs_the_tests_inside(own: Stack) -> None:
+    stack = own.over("deploy/compose.dev.yml")
+    stack.up("--build")
+    assert len(stack.containers("web")) == 1
+    assert stack.status("/livez") == 200
+    source = stack.directory / "service/health.py"
+    source.write_text(source.read_text().replace('_fine("alive")', '_fine("alive and changed")'))
+    wait_until(lambda: _text(stack) == "alive and changed\n", limit=30)
+    ran = stack.compose("run", "--rm", "test", "-q", "tests/migrations", "-k", "goes_up_down_and_up")
+    assert "1 passed" in ran.stdout
+    refused = stack.compose("run", "--rm", "--entrypoint", "touch", "test", "/srv/service/new", check=False)
+    assert "Read-only file system" in refused.stderr
+
+
+def _text(stack: Stack) -> str:
+    try:
+        return httpx.get(f"{stack.url}/livez").text
+    except httpx.TransportError:
+        return ""
+
+
+def test_settings_are_taken_from_quartenv_and_the_environment_but_what_the_bundle_decides(own: Stack) -> None:
+    (own.directory / ".quartenv").write_text(
+        "WORKERS=3\nLOG_LEVEL=DEBUG\nDB_HOST=elsewhere\nDB_PASSWORD=wrong\nMYSQL_ROOT_PASSWORD=unneeded\nSECRET_KEY=short\n"
+    )
+    stack = own.over(WEB_REPLICAS="1", MAX_BODY_SIZE="2048")
+    stack.up("--build")
+    (web,) = stack.containers("web")
+    assert docker("top", web).count("--multiprocessing-fork") == 3
+    assert '"level": "debug"' in docker("logs", web) + stack.compose("logs", "web").stdout
+    assert "unneeded" not in json.dumps(inspect(web))
+    assert httpx.post(stack.url, content=b"b" * 2049).status_code == 413
+    assert httpx.post(stack.url, content=b"b" * 2048).status_code != 413
+    assert stack.compose("exec", "web", "printenv", "DB_HOST").stdout == "mysql\n"

@@ -1,0 +1,89 @@
+import json
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.stack import copy_tree, docker
+
+pytestmark = pytest.mark.compose
+
+CLUTTER = (
+    ".quartenv",
+    ".env",
+    "service/.env",
+    "service/__pycache__/x.pyc",
+    ".git/config",
+    ".run/secrets/key",
+    "notes.txt",
+)
+
+
+def build(directory: Path, tag: str) -> None:
+    docker("build", "--quiet", "--file", str(directory / "deploy/Dockerfile"), "--tag", tag, str(directory))
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the tree with clutter and secrets in it, cloned under a umask that lets nobody else read."""
+    directory = copy_tree(tmp_path_factory.mktemp("image") / "tally")
+    for name in CLUTTER:
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text("secret")
+    for path in directory.rglob("*"):
+        path.chmod(path.stat().st_mode & 0o700)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def image(tree: Path) -> Iterator[str]:
+    tag = f"tally-test-image-{uuid.uuid4().hex[:8]}"
+    build(tree, tag)
+    yield tag
+    docker("rmi", tag)
+
+
+def run(image: str, *command: str) -> str:
+    """Runs a command in the image as its own user and returns what it prints."""
+    return docker("run", "--rm", "--network", "none", "--read-only", image, *command)
+
+
+def test_the_image_holds_what_the_service_and_its_jobs_need_and_no_more(tree: Path, image: str) -> None:
+    wanted = {"alembic.ini", "hypercorn.toml", "deploy/make_secrets.py", "deploy/database/users.sql"}
+    for package in "service", "migrations":
+        files = (tree / package).rglob("*")
+        wanted |= {str(path.relative_to(tree)) for path in files if path.is_file()} - set(CLUTTER)
+    assert set(run(image, "find", "/srv", "-type", "f", "-printf", "%P\n").split()) == wanted
+    everywhere = "find / -xdev ( -name .quartenv -o -name .env -o -name .git -o -name tests -path /srv/* ) -print"
+    assert docker("run", "--rm", "--user", "0", image, *everywhere.split()) == ""
+
+
+def test_the_environment_holds_the_pinned_packages_and_no_tool_for_tests_or_installing(tree: Path, image: str) -> None:
+    script = "import importlib.metadata as m; print(*{f'{d.name.lower()}=={d.version}' for d in m.distributions()})"
+    installed = {package.replace("_", "-") for package in run(image, "/opt/venv/bin/python", "-c", script).split()}
+    lines = (tree / "requirements.txt").read_text().splitlines()
+    pinned = {line.split()[0].lower().replace("_", "-") for line in lines if "==" in line and not line.startswith(" ")}
+    assert installed <= pinned
+    assert not [package for package in pinned - installed if "win32" not in "".join(lines)]
+
+
+def test_its_user_is_not_root_can_read_all_and_change_nothing(image: str) -> None:
+    configuration = json.loads(docker("inspect", image))[0]["Config"]
+    assert configuration["User"] == "10001:10001"
+    assert not [entry for entry in configuration["Env"] if "PASSWORD" in entry or "SECRET" in entry]
+    assert run(image, "find", "/srv", "/opt/venv", "!", "-readable") == ""
+    assert run(image, "find", "/srv", "/opt/venv", "-writable", "!", "-type", "l") == ""
+    assert run(image, "python", "-c", "import alembic, hypercorn, service, uvloop; print('fine')") == "fine\n"
+
+
+def test_a_change_of_the_code_rebuilds_one_layer(tree: Path, image: str) -> None:
+    (tree / "service/__init__.py").write_text((tree / "service/__init__.py").read_text() + "\n# changed\n")
+    tag = f"{image}-changed"
+    build(tree, tag)
+    try:
+        before, after = (json.loads(docker("inspect", one))[0]["RootFS"]["Layers"] for one in (image, tag))
+        assert before[:-1] == after[:-1]
+        assert before[-1] != after[-1]
+    finally:
+        docker("rmi", tag)

@@ -1,0 +1,139 @@
+"""An installation by `./run up` while it runs: what it consists of, what brings it back, and the tasks that look at it."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pymysql
+import pytest
+
+from tests.deploy.native import Installation, installation
+from tests.processes import free_port, wait_until
+
+pytestmark = pytest.mark.native
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, plain_environment: dict[str, str]) -> Iterator[Installation]:
+    """An installation that answers; each test leaves it so."""
+    with installation(tmp_path_factory.mktemp("a folder") / "with spaces", plain_environment) as made:
+        made.up()
+        yield made
+
+
+def test_it_answers_where_it_says(running: Installation) -> None:
+    assert f"it answers on {running.url} " in running.output.read_text()
+    assert running.answers()
+
+
+def test_nothing_but_nginx_listens_beyond_this_machine_and_all_that_it_writes_is_closed_to_others(
+    running: Installation,
+) -> None:
+    addresses = {
+        connection.laddr.ip
+        for process in running.processes()
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert addresses == {"127.0.0.1"}
+    assert (running.directory / ".run").stat().st_mode & 0o077 == 0
+
+
+def test_the_embedded_mariadb_makes_a_commit_durable_before_it_is_seen(running: Installation) -> None:
+    answer = running.run(
+        "./run", "db", "-N", given="SELECT @@log_bin, @@sync_binlog, @@innodb_flush_log_at_trx_commit"
+    )
+    assert answer.stdout.split() == ["1", "1", "1"]
+
+
+def test_no_account_of_the_embedded_mariadb_is_without_a_password(running: Installation) -> None:
+    port = int(
+        subprocess.run(
+            [". .run/environment && echo $DB_PORT"],
+            shell=True,
+            cwd=running.directory,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    )
+    for user in "root", "tally", "":
+        with pytest.raises(pymysql.err.OperationalError, match="Access denied"):
+            pymysql.connect(host="127.0.0.1", port=port, user=user)
+    root = (running.directory / ".run/secrets/mysql_root_password").read_text()
+    pymysql.connect(host="127.0.0.1", port=port, user="root", password=root).close()
+
+
+def test_a_second_up_in_the_same_folder_is_refused(running: Installation) -> None:
+    second = running.run("./run", "up", HTTP_PORT=str(free_port()), WEB_PORT=str(free_port()))
+    assert (second.returncode, second.stdout) == (
+        1,
+        "run: ./run up runs already in this folder; ./run logs shows what it does.\n",
+    )
+    assert running.answers()
+
+
+@pytest.mark.parametrize("part", ["spawn_main", ".venv/bin/hypercorn", "mariadbd", "nginx: master"])
+def test_what_is_killed_is_started_again(running: Installation, part: str) -> None:
+    before = running.program(part)
+    assert before
+    before[0].kill()
+    wait_until(lambda: not before[0].is_running())
+    wait_until(lambda: set(running.program(part)) - set(before))
+    wait_until(lambda: running.answers() and ready(running))
+
+
+def ready(running: Installation) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{running.settings['WEB_PORT']}/readyz").status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+def test_shell_is_a_python_shell_in_the_application(running: Installation) -> None:
+    shell = running.run("./run", "shell", given="print('it is', app.name)\n")
+    assert shell.returncode == 0, shell.stdout
+    assert "it is service" in shell.stdout
+
+
+def test_db_is_a_client_of_the_database_as_the_services_user(running: Installation) -> None:
+    client = running.run("./run", "db", "-N", given="SELECT DATABASE(), CURRENT_USER()")
+    assert client.stdout.split() == ["tally", "tally@%"]
+
+
+def test_migrate_is_alembic_on_this_database(running: Installation) -> None:
+    assert "(head)" in running.run("./run", "migrate", "current").stdout
+
+
+def test_logs_follows_every_programs_log(running: Installation) -> None:
+    with subprocess.Popen(
+        ["./run", "logs"], cwd=running.directory, env=dict(running.environment), stdout=subprocess.PIPE, text=True
+    ) as logs:
+        assert logs.stdout is not None
+        try:
+            wanted = {f"==> .run/logs/{name}.log <==" for name in ("mariadb", "migrate", "hypercorn", "nginx")}
+            for line in logs.stdout:
+                wanted.discard(line.strip())
+                if not wanted:
+                    break
+            httpx.get(f"{running.url}/livez?followed")
+            assert any("/livez?followed" in line for line in logs.stdout)
+        finally:
+            logs.terminate()
+
+
+def test_a_changed_file_is_loaded_in_development(
+    tmp_path: Path, plain_environment: dict[str, str]
+) -> None:
+    with installation(tmp_path, plain_environment, QUART_ENV="development", WORKERS="1") as made:
+        made.up()
+        workers = made.program("spawn_main")
+        os.utime(made.directory / "service/app.py")
+        wait_until(lambda: set(made.program("spawn_main")) - set(workers))
+        wait_until(made.answers)
+        made.started[-1].send_signal(signal.SIGTERM)
+        assert made.started[-1].wait(60) == 0
