@@ -109,21 +109,18 @@ def test_migrate_is_alembic_on_this_database(running: Installation) -> None:
     assert "(head)" in running.run("./run", "migrate", "current").stdout
 
 
-def test_logs_follows_every_programs_log(running: Installation) -> None:
-    with subprocess.Popen(
-        ["./run", "logs"], cwd=running.directory, env=dict(running.environment), stdout=subprocess.PIPE, text=True
-    ) as logs:
-        assert logs.stdout is not None
-        try:
-            wanted = {f"==> .run/logs/{name}.log <==" for name in ("mariadb", "migrate", "hypercorn", "nginx")}
-            for line in logs.stdout:
-                wanted.discard(line.strip())
-                if not wanted:
-                    break
-            httpx.get(f"{running.url}/livez?followed")
-            assert any("/livez?followed" in line for line in logs.stdout)
-        finally:
-            logs.terminate()
+def test_logs_follows_every_programs_log(running: Installation, tmp_path: Path) -> None:
+    printed = tmp_path / "logs"
+    with printed.open("w") as file:
+        logs = subprocess.Popen(["./run", "logs"], cwd=running.directory, env=dict(running.environment), stdout=file)
+    try:
+        for name in "mariadb", "migrate", "hypercorn", "nginx":
+            wait_until(lambda name=name: f"==> .run/logs/{name}.log <==" in printed.read_text(), process=logs)
+        httpx.get(f"{running.url}/livez?followed")
+        wait_until(lambda: "/livez?followed" in printed.read_text(), process=logs)
+    finally:
+        logs.terminate()
+        logs.wait()
 
 
 def test_a_changed_file_is_loaded_in_development(
