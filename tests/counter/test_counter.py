@@ -47,7 +47,8 @@ def test_the_first_visit_says_1_and_the_second_2_and_the_row_holds_2(database: D
 async def test_a_thousand_hits_at_once_on_several_workers_and_replicas_get_1_to_1000(
     database: Database, start: Start
 ) -> None:
-    services = [start(workers=3), start(workers=2)]
+    patient = {"DB_POOL_TIMEOUT": 24, "REQUEST_TIMEOUT": 25}
+    services = [start(workers=3, **patient), start(workers=2, **patient)]
     numbers = await hits(services, 1000)
     assert sorted(numbers) == list(range(1, 1001))
     assert row(database) == [(1, 1000)]
