@@ -22,6 +22,8 @@ from tests.databases import (
 )
 from tests.processes import Hypercorn, hypercorn, is_ready, wait_until
 
+pytest_plugins = ["tests.deploy.stack"]
+
 Start = Callable[..., Hypercorn]
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request of the tests
