@@ -1,12 +1,12 @@
 """The counter's promise on the whole stack: every hit a number of its own, none lost, whatever is restarted."""
 
 import asyncio
-import re
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
+from tests.counter.page import number_in
 from tests.deploy.stack import Stack, docker, inspect
 from tests.load import get_at_once
 from tests.processes import wait_until
@@ -19,12 +19,6 @@ def hit(stack: Stack) -> int:
     answer = httpx.get(stack.url)
     assert answer.status_code == 200, answer.text
     return number_in(answer.text)
-
-
-def number_in(page: str) -> int:
-    found = re.fullmatch(r"<h1>Counter: (\d+)</h1>", page)
-    assert found, page
-    return int(found[1])
 
 
 async def hits(stack: Stack, count: int, connections: int) -> list[tuple[int, str]]:

@@ -1,11 +1,11 @@
 import asyncio
-import re
 from collections.abc import Iterable
 
 import httpx
 import pytest
 
 from tests.conftest import Start
+from tests.counter.page import number_in
 from tests.databases import Database
 from tests.load import get_at_once
 from tests.processes import Hypercorn
@@ -15,12 +15,6 @@ def number(answer: httpx.Response) -> int:
     """Returns the number that a hit was given."""
     assert answer.status_code == 200, answer.text
     return number_in(answer.text)
-
-
-def number_in(page: str) -> int:
-    found = re.fullmatch(r"<h1>Counter: (\d+)</h1>", page)
-    assert found, page
-    return int(found[1])
 
 
 def row(database: Database) -> list[tuple[int, int]]:
