@@ -12,8 +12,10 @@ def listen(address: str, port: int) -> None:
     """Raises OSError, ValueError or OverflowError if `port` cannot be listened on now."""
     if port == 0:
         raise ValueError("0 is not a port")
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    socket.create_server((address, port), family=family).close()
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, port))
+        listener.listen()
 
 
 def free_port() -> int:

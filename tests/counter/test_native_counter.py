@@ -1,28 +1,61 @@
-"""The counter's promise by `./run up`: through nginx every hit a number of its own, and none lost by stop and start."""
+"""The counter in an installation by `./run up`: nothing is lost or given twice, however it is stopped."""
 
-import asyncio
 import re
-from pathlib import Path
+from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from tests.deploy.native import installation
+from tests.deploy.native import Installation, installation
 from tests.load import get_at_once
 
 pytestmark = pytest.mark.native
 
 
-def test_twenty_thousand_hits_on_fifty_connections_get_1_to_20000_and_the_count_goes_on_after_a_stop(
-    tmp_path: Path, plain_environment: dict[str, str]
-) -> None:
-    with installation(tmp_path, plain_environment) as native:
-        native.up()
-        nginx = "127.0.0.1", int(native.settings["HTTP_PORT"])
-        answers = asyncio.run(get_at_once([nginx], 20_000, connections=50))
-        assert {status for status, _ in answers} == {200}
-        numbers = [int(re.findall(r"Counter: (\d+)", body)[0]) for _, body in answers]
-        assert sorted(numbers) == list(range(1, 20_001))
-        assert native.interrupt() == 0
-        native.up()
-        assert httpx.get(native.url).text == "<h1>Counter: 20001</h1>"
+@pytest.fixture(scope="module")
+def counting(tmp_path_factory: pytest.TempPathFactory, plain_environment: dict[str, str]) -> Iterator[Installation]:
+    """An installation that answers; each test leaves it so."""
+    with installation(tmp_path_factory.mktemp("native"), plain_environment) as made:
+        made.up()
+        yield made
+
+
+def hit(counting: Installation) -> int:
+    """Counts one hit and returns its number."""
+    answer = httpx.get(counting.url)
+    assert answer.status_code == 200, answer.text
+    return number_in(answer.text)
+
+
+def number_in(page: str) -> int:
+    found = re.fullmatch(r"<h1>Counter: (\d+)</h1>", page)
+    assert found, page
+    return int(found[1])
+
+
+def test_the_first_visit_says_1_and_the_count_goes_on_after_a_stop(counting: Installation) -> None:
+    assert [hit(counting), hit(counting)] == [1, 2]
+    assert counting.interrupt() == 0
+    counting.up()
+    assert hit(counting) == 3
+
+
+async def test_twenty_thousand_hits_on_fifty_connections_get_twenty_thousand_numbers(counting: Installation) -> None:
+    before = hit(counting)
+    port = int(counting.settings["HTTP_PORT"])
+    answers = await get_at_once([("127.0.0.1", port)], 20_000, connections=50)
+    assert {status for status, _ in answers} == {200}
+    assert sorted(number_in(body) for _, body in answers) == list(range(before + 1, before + 20_001))
+
+
+def test_a_number_that_was_given_survives_a_kill_of_every_process(counting: Installation) -> None:
+    before = hit(counting)
+    counting.kill()
+    counting.up()
+    assert hit(counting) == before + 1
+
+
+def test_a_load_run_ends_with_0(counting: Installation) -> None:
+    locust = "--headless --users 50 --spawn-rate 50 --hits 200"
+    ended = counting.run("./run", "load", *locust.split())
+    assert ended.returncode == 0, ended.stdout

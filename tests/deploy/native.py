@@ -3,9 +3,8 @@
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,18 +78,21 @@ class Installation:
 
     def processes(self) -> list[psutil.Process]:
         """Returns what runs in the copy or in a folder of it."""
-        return [process for process in psutil.process_iter() if self._holds(process)]
-
-    def _holds(self, process: psutil.Process) -> bool:
-        try:
-            return Path(process.cwd()).is_relative_to(self.directory) and process.status() != psutil.STATUS_ZOMBIE
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            return False
+        return self.program("")
 
     def program(self, part: str) -> list[psutil.Process]:
-        """Returns the processes of the copy with `part` in their command line, parents first."""
-        found = [(process, " ".join(process.cmdline())) for process in self.processes()]
-        return sorted((process for process, line in found if part in line), key=lambda process: process.create_time())
+        """Returns those of these processes that have `part` in their command line, the oldest first."""
+        return sorted(
+            (process for process in psutil.process_iter() if self._runs(part, process)),
+            key=lambda process: process.create_time(),
+        )
+
+    def _runs(self, part: str, process: psutil.Process) -> bool:
+        try:
+            here = Path(process.cwd()).is_relative_to(self.directory) and process.status() != psutil.STATUS_ZOMBIE
+            return here and part in " ".join(process.cmdline())
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            return False
 
     def interrupt(self, limit: float = 60) -> int:
         """Presses Ctrl-C, which a terminal sends to the whole group, and returns the exit code of `./run up`."""
@@ -98,18 +100,22 @@ class Installation:
         os.killpg(process.pid, signal.SIGINT)
         return process.wait(limit)
 
+    def kill(self) -> None:
+        """Ends every process at once, as a power cut would, but for what the system keeps in memory."""
+        while running := self.processes():
+            for process in running:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        for started in self.started:
+            started.wait(10)
+
     def clear(self) -> None:
         """Ends everything that still runs in the copy, whatever the test has left."""
         for process in self.started:
             if process.poll() is None:
                 process.terminate()
-        end = time.monotonic() + 60
-        while (left := self.processes()) and time.monotonic() < end:
-            psutil.wait_procs(left, timeout=1)
-        for process in self.processes():
-            process.kill()
-        for started in self.started:
-            started.wait(10)
+        psutil.wait_procs(self.processes(), timeout=60)
+        self.kill()
 
 
 @contextmanager
@@ -118,8 +124,9 @@ def installation(directory: Path, environment: Mapping[str, str], **settings: st
     copy = copy_tree(directory / "copy")
     (copy / ".venv").symlink_to(ROOT / ".venv")
     ports = {"HTTP_PORT": str(free_port()), "WEB_PORT": str(free_port())}
-    reading = {name: value for name, value in environment.items() if name != "PYTHON_DOTENV_DISABLED"}
-    made = Installation(copy, reading, {**ports, **settings})
+    # It reads its own .quartenv, and what runs in it is not this repository's code.
+    other = {name: environment[name] for name in environment if not name.startswith(("PYTHON_DOTENV", "COVERAGE"))}
+    made = Installation(copy, other, {**ports, **settings})
     try:
         yield made
     finally:

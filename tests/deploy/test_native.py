@@ -1,4 +1,4 @@
-"""An installation by `./run up` while it runs: what it consists of, what brings it back, and the tasks that look at it."""
+"""An installation by `./run up` while it runs: what it is made of, what brings it back, the tasks that look at it."""
 
 import os
 import signal
@@ -44,9 +44,7 @@ def test_nothing_but_nginx_listens_beyond_this_machine_and_all_that_it_writes_is
 
 
 def test_the_embedded_mariadb_makes_a_commit_durable_before_it_is_seen(running: Installation) -> None:
-    answer = running.run(
-        "./run", "db", "-N", given="SELECT @@log_bin, @@sync_binlog, @@innodb_flush_log_at_trx_commit"
-    )
+    answer = running.run("./run", "db", "-N", given="SELECT @@log_bin, @@sync_binlog, @@innodb_flush_log_at_trx_commit")
     assert answer.stdout.split() == ["1", "1", "1"]
 
 
@@ -114,8 +112,8 @@ def test_logs_follows_every_programs_log(running: Installation, tmp_path: Path) 
     with printed.open("w") as file:
         logs = subprocess.Popen(["./run", "logs"], cwd=running.directory, env=dict(running.environment), stdout=file)
     try:
-        for name in "mariadb", "migrate", "hypercorn", "nginx":
-            wait_until(lambda name=name: f"==> .run/logs/{name}.log <==" in printed.read_text(), process=logs)
+        headings = {f"==> .run/logs/{name}.log <==" for name in ("mariadb", "migrate", "hypercorn", "nginx")}
+        wait_until(lambda: headings <= set(printed.read_text().splitlines()), process=logs)
         httpx.get(f"{running.url}/livez?followed")
         wait_until(lambda: "/livez?followed" in printed.read_text(), process=logs)
     finally:
@@ -123,9 +121,7 @@ def test_logs_follows_every_programs_log(running: Installation, tmp_path: Path) 
         logs.wait()
 
 
-def test_a_changed_file_is_loaded_in_development(
-    tmp_path: Path, plain_environment: dict[str, str]
-) -> None:
+def test_a_changed_file_is_loaded_in_development(tmp_path: Path, plain_environment: dict[str, str]) -> None:
     with installation(tmp_path, plain_environment, QUART_ENV="development", WORKERS="1") as made:
         made.up()
         workers = made.program("spawn_main")

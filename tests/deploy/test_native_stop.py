@@ -1,0 +1,108 @@
+"""How `./run up` ends, whoever ends it, and that the next one goes on from there."""
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.native import Installation, installation
+from tests.processes import wait_until
+
+pytestmark = pytest.mark.native
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory, plain_environment: dict[str, str]) -> Iterator[Installation]:
+    with installation(tmp_path_factory.mktemp("native"), plain_environment) as made:
+        made.up()
+        assert made.interrupt() == 0
+        yield made
+
+
+@pytest.fixture
+def stopped(kept: Installation) -> Iterator[Installation]:
+    """An installation that has run before, and does not run now."""
+    yield kept
+    kept.clear()
+
+
+def test_the_second_start_takes_less_than_five_seconds_to_the_first_answer(stopped: Installation) -> None:
+    """In one of three tries: what else the machine does at the time is not part of it."""
+    assert any(seconds_to_the_first_answer(stopped) < 5 for _ in range(3))
+
+
+def seconds_to_the_first_answer(stopped: Installation) -> float:
+    begin = time.monotonic()
+    stopped.up()
+    assert stopped.answers()
+    taken = time.monotonic() - begin
+    assert stopped.interrupt() == 0
+    return taken
+
+
+def test_ctrl_c_stops_nginx_then_hypercorn_then_the_database_and_leaves_nothing(stopped: Installation) -> None:
+    log = stopped.directory / ".run/logs/supervisord.log"
+    stopped.up()
+    started = len(log.read_text())
+    assert stopped.interrupt() == 0
+    assert stopped.processes() == []
+    lines = [line for line in log.read_text()[started:].splitlines() if "stopped: " in line]
+    assert [line.partition("stopped: ")[2] for line in lines] == [
+        "nginx (exit status 0)",
+        "hypercorn (exit status 0)",
+        "mariadb (exit status 0)",
+    ]
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP], ids=lambda ending: ending.name)
+def test_a_signal_to_run_alone_stops_everything_and_ends_with_0(stopped: Installation, ending: signal.Signals) -> None:
+    stopped.up().send_signal(ending)
+    assert stopped.started[-1].wait(60) == 0
+    assert stopped.processes() == []
+
+
+def test_a_stop_before_the_first_answer_leaves_nothing(stopped: Installation) -> None:
+    process = stopped.begin()
+    wait_until(lambda: stopped.program("supervisord"), process=process)
+    assert stopped.interrupt() == 0
+    assert stopped.processes() == []
+
+
+def test_a_killed_supervisor_takes_everything_with_it_and_run_says_so(stopped: Installation) -> None:
+    process = stopped.up()
+    stopped.program("supervisord")[0].kill()
+    assert process.wait(60) == 1
+    assert "The supervisor has ended" in stopped.output.read_text()
+    assert stopped.processes() == []
+    stopped.up()
+    assert stopped.interrupt() == 0
+
+
+def test_after_a_kill_of_run_everything_ends_and_the_next_up_waits_for_that(stopped: Installation) -> None:
+    stopped.up().kill()
+    stopped.up()
+    assert len(stopped.program("supervisord")) == 1
+    assert stopped.interrupt() == 0
+    assert stopped.processes() == []
+
+
+def test_after_a_kill_of_every_process_the_next_up_just_works(stopped: Installation) -> None:
+    stopped.up()
+    stopped.kill()
+    stopped.up()
+    assert stopped.interrupt() == 0
+    assert stopped.processes() == []
+
+
+def test_what_was_half_made_is_made_again(tmp_path: Path, plain_environment: dict[str, str]) -> None:
+    with installation(tmp_path, plain_environment) as made:
+        (made.directory / ".venv").unlink()
+        (made.directory / ".venv/bin").mkdir(parents=True)
+        (made.directory / ".venv/bin/python").write_text("half")
+        (made.directory / ".run/mariadb/data.new/mysql").mkdir(parents=True)
+        (made.directory / ".run/mariadb/data.new/ibdata1").write_text("half")
+        made.up()
+        assert made.answers()
+        assert made.interrupt() == 0

@@ -1,0 +1,61 @@
+"""The task runner's own face, and what it keeps: pins that are whole and name no address."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from service.settings import ROOT
+
+
+def run(*arguments: str, directory: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Runs ./run from `directory` and returns how it ended."""
+    return subprocess.run([ROOT / "run", *arguments], cwd=directory, capture_output=True, text=True)
+
+
+def test_alone_and_with_help_it_lists_every_task_with_what_it_does(tmp_path: Path) -> None:
+    listed = run(directory=tmp_path)
+    assert listed.returncode == 0
+    assert run("help").stdout == listed.stdout
+    tasks = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
+    assert {"up", "test", "lint", "format", "lock", "logs", "shell", "db", "migrate", "secrets", "load", "help"} <= {
+        task for _, task, _ in tasks
+    }
+    assert all(what for _, _, what in tasks)
+
+
+@pytest.mark.parametrize("task", ["deploy", "fail", "-x", ".*", "up up"])
+def test_what_is_no_task_is_told(task: str) -> None:
+    ended = run(task)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == f"run: There is no task {task}; ./run lists them.\n"
+
+
+def test_up_takes_no_arguments() -> None:
+    ended = run("up", "--detach")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("run: up takes no arguments")
+
+
+@pytest.mark.parametrize("name", ["", "-native", "-dev"])
+def test_every_requirement_is_pinned_once_with_hashes_and_without_an_address(name: str) -> None:
+    pins = (ROOT / f"requirements{name}.txt").read_text()
+    assert "://" not in pins
+    pinned = re.findall(r"^([a-z0-9-]+)(?:\[.*\])?==\S+(?: ; .*)? \\\n    --hash=sha256:", pins, re.MULTILINE)
+    assert len(pinned) == len(set(pinned)) == len(re.findall(r"^\w", pins, re.MULTILINE))
+    named = re.findall(r"^[a-z]+[a-z0-9-]*", (ROOT / f"requirements{name}.in").read_text(), re.MULTILINE)
+    assert set(named) <= set(pinned)
+
+
+def test_a_larger_set_of_requirements_holds_the_smaller_with_the_same_versions() -> None:
+    sets = [
+        set(re.findall(r"^[a-z0-9-]+==[^\s]+", (ROOT / f"requirements{name}.txt").read_text(), re.MULTILINE))
+        for name in ("", "-native", "-dev")
+    ]
+    assert sets[0] < sets[1] < sets[2]
+
+
+@pytest.mark.nginx
+def test_nginx_takes_its_configuration_with_the_default_settings() -> None:
+    assert run("check-nginx").returncode == 0
