@@ -63,7 +63,10 @@ def test_no_account_of_the_embedded_mariadb_is_without_a_password(running: Insta
         with pytest.raises(pymysql.err.OperationalError, match="Access denied"):
             pymysql.connect(host="127.0.0.1", port=port, user=user)
     root = (running.directory / ".run/secrets/mysql_root_password").read_text()
-    pymysql.connect(host="127.0.0.1", port=port, user="root", password=root).close()
+    connection = pymysql.connect(host="127.0.0.1", port=port, user="root", password=root)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT user, host FROM mysql.user WHERE password = ''")
+        assert cursor.fetchall() == (("mariadb.sys", "localhost"),)  # whom MariaDB itself keeps, locked
 
 
 def test_a_second_up_in_the_same_folder_is_refused(running: Installation) -> None:

@@ -51,12 +51,19 @@ def test_a_port_in_use_is_named_with_the_setting_that_changes_it(fresh: Installa
         ("HTTP_ADDRESS", "192.0.2.1", "run: Cannot listen on 192.0.2.1, port"),
         ("MAX_BODY_SIZE", "much", "MAX_BODY_SIZE is malformed"),
         ("TRUSTED_BALANCERS", "10.0.0.0/8; evil", "TRUSTED_BALANCERS is malformed"),
-        ("WORKERS", "two", "hypercorn: error: argument -w/--workers: invalid int value: 'two'"),
-        ("SECRET_KEY", "short", "SECRET_KEY"),
     ],
 )
 def test_a_malformed_setting_is_named(fresh: Installation, setting: str, value: str, sentence: str) -> None:
     assert sentence in refused(fresh, **{setting: value})
+
+
+@pytest.mark.parametrize(("setting", "value"), [("WORKERS", "two"), ("SECRET_KEY", "short")])
+def test_a_setting_that_the_service_refuses_ends_the_start_at_once(
+    fresh: Installation, setting: str, value: str
+) -> None:
+    said = refused(fresh, **{setting: value})
+    assert "hypercorn ended. The end of .run/logs/hypercorn.log:" in said
+    assert setting.lower() in said.lower()
 
 
 def test_settings_come_from_quartenv_and_the_environment_goes_before_it(fresh: Installation) -> None:

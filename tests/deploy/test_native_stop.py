@@ -1,5 +1,6 @@
 """How `./run up` ends, whoever ends it, and that the next one goes on from there."""
 
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -96,11 +97,12 @@ def test_after_a_kill_of_every_process_the_next_up_just_works(stopped: Installat
     assert stopped.processes() == []
 
 
-def test_what_was_half_made_is_made_again(tmp_path: Path, plain_environment: dict[str, str]) -> None:
+def test_what_is_half_made_or_broken_is_made_again(tmp_path: Path, plain_environment: dict[str, str]) -> None:
     with installation(tmp_path, plain_environment) as made:
         (made.directory / ".venv").unlink()
         (made.directory / ".venv/bin").mkdir(parents=True)
         (made.directory / ".venv/bin/python").write_text("half")
+        shutil.copy(made.directory / "requirements-native.txt", made.directory / ".venv/requirements.txt")
         (made.directory / ".run/mariadb/data.new/mysql").mkdir(parents=True)
         (made.directory / ".run/mariadb/data.new/ibdata1").write_text("half")
         made.up()
