@@ -1,5 +1,4 @@
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -122,14 +121,12 @@ def test_a_stopped_replica_ends_what_it_holds_within_its_time_and_the_other_take
     with ThreadPoolExecutor(11) as threads:
         slow = [threads.submit(probe.status, "/probe/sleep?seconds=4") for _ in range(10)]
         wait_until(lambda: connections(stopped) + connections(other) >= 10)
-        begin = time.monotonic()
         stop = threads.submit(docker, "stop", stopped)
         wait_until(lambda: not probe.is_ready(stopped))
         assert [probe.status("/livez") for _ in range(20)] == [200] * 20
         assert [one.result() for one in slow] == [200] * 10
         stop.result()
-    assert 2 < time.monotonic() - begin < 15
-    assert inspect(stopped)["State"]["ExitCode"] == 0
+    assert inspect(stopped)["State"]["ExitCode"] == 0  # not 137, as one that its time had run out for
     served = [line["upstream"].partition(":")[0] for line in probe.access_log() if "/probe/sleep" in line["uri"]]
     assert set(served) & set(address)
     docker("start", stopped)
