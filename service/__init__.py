@@ -4,9 +4,8 @@ The modules beside this file are the platform; the application is the sub-packag
 place, change the import and the registration here.
 """
 
-from service import database, health, lifecycle, logs, problems
+from service import counter, database, health, lifecycle, logs, problems
 from service.app import App
-from service.counter import blueprint
 from service.forwarded import Forwarded
 from service.settings import Settings
 
@@ -19,6 +18,6 @@ def create_app(settings: Settings) -> App:
     lifecycle.register(app)
     database.register(app)
     health.register(app)
-    app.register_blueprint(blueprint)
+    counter.register(app)
     app.asgi_app = Forwarded(app.asgi_app, settings.trusted_proxies)  # type: ignore[method-assign]
     return app

@@ -19,6 +19,8 @@ class App(Quart):
     def __init__(self, settings: Settings) -> None:
         super().__init__("service", static_folder=None)
         self.settings = settings
+        self.connections = 0
+        """How many connections to the database this worker may have; each part adds its own."""
         self.debug = settings.environment == "development"
         self.config.update(
             SECRET_KEY=settings.secret_key,

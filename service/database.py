@@ -36,6 +36,9 @@ CHARSET = "utf8mb4"
 COLLATION = "utf8mb4_unicode_ci"
 """MySQL and MariaDB both know it."""
 
+SQL_MODE = "STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ZERO_DATE,NO_ZERO_IN_DATE,NO_ENGINE_SUBSTITUTION"
+"""A value that does not fit is an error, never cut, whatever the server's default is."""
+
 NAMES = f"NAMES {CHARSET} COLLATE {COLLATION}"
 
 TABLE_OPTIONS: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": CHARSET, "mysql_collate": COLLATION}
@@ -55,28 +58,35 @@ class OutcomeUnknown(Exception):
 
 def register(app: App) -> None:
     """Opens the worker's engine when it begins to serve, which is after the fork, and closes it when it has ended."""
+    database = app.settings.database
+    app.connections += database.pool_size
 
     @app.before_serving
     async def open_engine() -> None:
-        app.extensions["engine"] = create_engine(app.settings.database)
+        app.extensions["engine"] = create_engine(database, pool_size=database.pool_size)
 
     @app.after_serving
     async def close_engine() -> None:
         await app.extensions["engine"].dispose()
 
 
-def create_engine(settings: DatabaseSettings, *, pooled: bool = True) -> AsyncEngine:
-    """Returns an engine, with a pool of `settings.pool_size` connections at the most or with none. Connects later."""
+def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None, check: bool = True) -> AsyncEngine:
+    """Returns an engine, with a pool of `pool_size` connections at the most or, if None, with none. Connects later.
+
+    Without `check`, a connection is neither tried before it is handed out nor rolled back when it is given back: each
+    costs a round trip, which who ends every transaction and bears a lost connection can save.
+    """
     pool: dict[str, Any] = {"poolclass": NullPool}
-    if pooled:
+    if pool_size is not None:
         pool = {
             "poolclass": AsyncAdaptedQueuePool,
-            "pool_size": settings.pool_size,
+            "pool_size": pool_size,
             "max_overflow": 0,
             "pool_timeout": settings.pool_timeout,
             # A connection that was idle for as long as the server allows is never used, and one that was cut is found.
             "pool_recycle": settings.idle_timeout // 2,
-            "pool_pre_ping": True,
+            "pool_pre_ping": check,
+            "pool_reset_on_return": "rollback" if check else None,
         }
     engine = create_async_engine(
         URL.create(
@@ -171,7 +181,7 @@ def _session(settings: DatabaseSettings) -> str:
     https://mariadb.com/kb/en/comment-syntax/"""
     seconds = settings.statement_timeout
     return (
-        f"SET {NAMES}, SESSION time_zone = '+00:00', wait_timeout = {settings.idle_timeout}, "
+        f"SET {NAMES}, SESSION sql_mode = '{SQL_MODE}', time_zone = '+00:00', wait_timeout = {settings.idle_timeout}, "
         f"innodb_lock_wait_timeout = {settings.lock_timeout}, lock_wait_timeout = {settings.lock_timeout} "
         f"/*!50708 , max_execution_time = {round(seconds * 1000)} */ /*M!100100 , max_statement_time = {seconds} */"
     )

@@ -20,7 +20,7 @@ from service import lifecycle
 from service.app import App
 from service.database import create_engine, error_code
 from service.problems import problem_details
-from service.settings import ROOT, Settings
+from service.settings import ROOT
 
 TIMEOUT = 1.0
 """Seconds within which the database must answer."""
@@ -35,8 +35,9 @@ log = logging.getLogger(__name__)
 class Readiness:
     """Says whether this worker is ready. Requests that ask at the same time share one look at the database."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, app: App) -> None:
+        self._settings = app.settings
+        self._app = app
         scripts = ScriptDirectory.from_config(Config(ROOT / "alembic.ini"))
         self._known = {script.revision for script in scripts.walk_revisions()}
         self._needed = set(scripts.get_heads())
@@ -53,7 +54,7 @@ class Readiness:
 
     async def serve(self) -> AsyncGenerator[None]:
         """Runs while the application serves: logs when the worker becomes ready, and what keeps it from that."""
-        self._engine = create_engine(self._settings.database, pooled=False)
+        self._engine = create_engine(self._settings.database)
         waiting = asyncio.create_task(self._wait())
         yield
         waiting.cancel()
@@ -92,19 +93,19 @@ class Readiness:
         )
 
     async def _warn_of_too_many_connections(self) -> None:
-        workers, pool = self._settings.workers, self._settings.database.pool_size
+        workers, connections = self._settings.workers, self._app.connections
         try:
             (maximum,) = await self._column(_CAPACITY)
             (connected,) = await self._column(_CONNECTED, 1)
         except exc.DBAPIError as error:
             log.warning("max_connections could not be read: %s", error.orig)
             return
-        wanted, free = workers * (pool + 1), int(maximum) - int(connected) + 1
+        wanted, free = workers * connections, int(maximum) - int(connected) + 1
         if wanted > free:
             log.error(
-                "%d workers x (%d connections of the pool + 1 for readiness) = %d connections, but the server's "
+                "%d workers x %d connections (all pools, and 1 for readiness) = %d connections, but the server's "
                 "max_connections (%s) leaves %d free: lower WORKERS or DB_POOL_SIZE, or raise max_connections",
-                *(workers, pool, wanted, maximum, free),
+                *(workers, connections, wanted, maximum, free),
             )
 
     async def _column(self, statement: Any, index: int = 0) -> list[str]:
@@ -115,7 +116,8 @@ class Readiness:
 
 def register(app: App) -> None:
     """Adds both routes, and what watches the start."""
-    readiness = Readiness(app.settings)
+    app.connections += 1
+    readiness = Readiness(app)
     app.while_serving(readiness.serve)
 
     @app.get("/livez")

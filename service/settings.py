@@ -67,15 +67,16 @@ class MigrationSettings:
 
 def load_settings() -> Settings:
     """Returns the service's settings. Raises SettingsError."""
-    return _load(_read_settings)
+    return load(_read_settings)
 
 
 def load_migration_settings() -> MigrationSettings:
     """Returns the migration job's settings; its user is by default the service's. Raises SettingsError."""
-    return _load(_read_migration_settings)
+    return load(_read_migration_settings)
 
 
-def _load(read: Callable[[FileAwareEnv], _T]) -> _T:
+def load(read: Callable[[FileAwareEnv], _T]) -> _T:
+    """Returns what `read` makes of the environment and .quartenv. Raises SettingsError."""
     load_dotenv(ROOT / ".quartenv")
     try:
         return read(FileAwareEnv(strip_whitespace=True))
@@ -94,10 +95,10 @@ def _read_settings(env: FileAwareEnv) -> Settings:
         ),
         secret_key=env.str("SECRET_KEY", validate=_length(minimum=16)),
         log_level=_log_level(env),
-        workers=env.int("WORKERS", 2, validate=_between(1, 256)),
-        request_timeout=env.float("REQUEST_TIMEOUT", 15.0, validate=_between(0.1, 25)),
-        body_timeout=env.float("BODY_TIMEOUT", 10.0, validate=_between(0.1, 25)),
-        max_body_size=env.int("MAX_BODY_SIZE", 65_536, validate=_between(1_024, 1_073_741_824)),
+        workers=env.int("WORKERS", 2, validate=between(1, 256)),
+        request_timeout=env.float("REQUEST_TIMEOUT", 15.0, validate=between(0.1, 25)),
+        body_timeout=env.float("BODY_TIMEOUT", 10.0, validate=between(0.1, 25)),
+        max_body_size=env.int("MAX_BODY_SIZE", 65_536, validate=between(1_024, 1_073_741_824)),
         trusted_proxies=tuple(env.list("TRUSTED_PROXIES", ["127.0.0.1", "::1"], validate=_proxies)),
         database=database,
     )
@@ -111,8 +112,8 @@ def _read_migration_settings(env: FileAwareEnv) -> MigrationSettings:
     user = "MIGRATION_DB" if own_user else "DB"
     return MigrationSettings(
         log_level=_log_level(env),
-        wait_timeout=env.float("MIGRATION_WAIT_TIMEOUT", 60.0, validate=_between(0, 3_600)),
-        lock_timeout=env.int("MIGRATION_LOCK_TIMEOUT", 60, validate=_between(1, 3_600)),
+        wait_timeout=env.float("MIGRATION_WAIT_TIMEOUT", 60.0, validate=between(0, 3_600)),
+        lock_timeout=env.int("MIGRATION_LOCK_TIMEOUT", 60, validate=between(1, 3_600)),
         database=_read_database(env, username=_text(env, f"{user}_USERNAME"), password=_text(env, f"{user}_PASSWORD")),
     )
 
@@ -120,16 +121,16 @@ def _read_migration_settings(env: FileAwareEnv) -> MigrationSettings:
 def _read_database(env: FileAwareEnv, *, username: str, password: str) -> DatabaseSettings:
     database = DatabaseSettings(
         host=_text(env, "DB_HOST"),
-        port=env.int("DB_PORT", 3306, validate=_between(1, 65_535)),
+        port=env.int("DB_PORT", 3306, validate=between(1, 65_535)),
         name=env.str("DATABASE_NAME", "tally", validate=_length(maximum=50)),
         username=username,
         password=password,
-        connect_timeout=env.float("DB_CONNECT_TIMEOUT", 3.0, validate=_between(0.1, 60)),
-        lock_timeout=env.int("DB_LOCK_TIMEOUT", 3, validate=_between(1, 60)),
-        statement_timeout=env.float("DB_STATEMENT_TIMEOUT", 5.0, validate=_between(0.1, 60)),
-        idle_timeout=env.int("DB_IDLE_TIMEOUT", 60, validate=_between(5, 28_800)),
-        pool_size=env.int("DB_POOL_SIZE", 10, validate=_between(1, 1_000)),
-        pool_timeout=env.float("DB_POOL_TIMEOUT", 5.0, validate=_between(0.1, 60)),
+        connect_timeout=env.float("DB_CONNECT_TIMEOUT", 3.0, validate=between(0.1, 60)),
+        lock_timeout=env.int("DB_LOCK_TIMEOUT", 3, validate=between(1, 60)),
+        statement_timeout=env.float("DB_STATEMENT_TIMEOUT", 5.0, validate=between(0.1, 60)),
+        idle_timeout=env.int("DB_IDLE_TIMEOUT", 60, validate=between(5, 28_800)),
+        pool_size=env.int("DB_POOL_SIZE", 10, validate=between(1, 1_000)),
+        pool_timeout=env.float("DB_POOL_TIMEOUT", 5.0, validate=between(0.1, 60)),
     )
     if database.statement_timeout <= database.lock_timeout:
         raise ValueError("DB_STATEMENT_TIMEOUT must be longer than DB_LOCK_TIMEOUT")
@@ -152,7 +153,8 @@ def _length(minimum: int = 1, maximum: int | None = None) -> validate.Length:
     return validate.Length(minimum, maximum, error=f"it must have {wanted}")
 
 
-def _between(low: float, high: float) -> validate.Range:
+def between(low: float, high: float) -> validate.Range:
+    """Returns the check of a number that lies between these, both included."""
     return validate.Range(low, high, error="it must be from {min} to {max}")
 
 

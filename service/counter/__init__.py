@@ -1,5 +1,30 @@
-"""The application: a counter that never lies. Everything about it is in this package."""
+"""The application: a counter that never lies. Everything about it is in this package.
 
-from service.counter.routes import blueprint
+A hit comes in by a route (`page`, `api`), waits in its counter's lane (`lanes`), and is counted with others (`batch`)
+in one transaction (`sessions`).
+"""
 
-__all__ = ["blueprint"]
+from service.app import App
+from service.counter import page
+from service.counter.lanes import Lanes
+from service.counter.sessions import Sessions
+from service.counter.settings import load_counter_settings
+
+__all__ = ["register"]
+
+
+def register(app: App) -> None:
+    """Adds the routes, and opens the worker's lanes when it begins to serve. Raises SettingsError."""
+    settings = load_counter_settings()
+    database = app.settings.database
+    app.connections += settings.lane_pool_size
+    app.register_blueprint(page.blueprint)
+
+    @app.before_serving
+    async def open_lanes() -> None:
+        sessions = Sessions(database, settings.lane_pool_size)
+        app.extensions["lanes"] = Lanes(sessions, settings, patience=database.pool_timeout)
+
+    @app.after_serving
+    async def close_lanes() -> None:
+        await app.extensions["lanes"].close()

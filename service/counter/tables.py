@@ -1,15 +1,48 @@
-"""The counter's table."""
+"""The counter's tables. No foreign key leads to `counter`: it would make hits wait for the roll-up, and deadlock."""
 
-from sqlalchemy import Column, Table
-from sqlalchemy.dialects.mysql import BIGINT, INTEGER
+from sqlalchemy import Column, Index, Table, text
+from sqlalchemy.dialects.mysql import BIGINT, BINARY, DATETIME, INTEGER, VARCHAR
 
 from service.database import TABLE_OPTIONS, metadata
+
+_NOW = text("CURRENT_TIMESTAMP(6)")
 
 counter = Table(
     "counter",
     metadata,
     Column("id", INTEGER(unsigned=True), primary_key=True),
     Column("count", BIGINT(unsigned=True), nullable=False),
+    # The default is for the version before names, which may still run while this one is deployed.
+    Column("name", VARCHAR(63, charset="ascii", collation="ascii_bin"), nullable=False, server_default="page"),
+    Column("title", VARCHAR(200), nullable=True),
+    Column("start", BIGINT(unsigned=True), nullable=False, server_default="0"),
+    Column("created_at", DATETIME(fsp=6), nullable=False, server_default=_NOW),
+    Index("uq_counter_name", "name", unique=True),
     **TABLE_OPTIONS,
 )
-"""A row holds how many hits it has been given: the last number that was answered."""
+"""A row holds the last number that was given, and the one before the first."""
+
+receipt = Table(
+    "receipt",
+    metadata,
+    Column("key", BINARY(16), primary_key=True),
+    Column("counter_id", INTEGER(unsigned=True), nullable=False),
+    Column("first", BIGINT(unsigned=True), nullable=False),
+    Column("last", BIGINT(unsigned=True), nullable=False),
+    Column("created_at", DATETIME(fsp=6), nullable=False),
+    Index("ix_receipt_counter_id_first", "counter_id", "first"),
+    # It holds all that a sum over a span of time reads.
+    Index("ix_receipt_counter_id_created_at", "counter_id", "created_at", "first", "last"),
+    **TABLE_OPTIONS,
+)
+"""A row says that the numbers `first` to `last` were given under `key`, at the database's time in UTC."""
+
+history = Table(
+    "history",
+    metadata,
+    Column("counter_id", INTEGER(unsigned=True), primary_key=True, autoincrement=False),
+    Column("hour", DATETIME(), primary_key=True),
+    Column("hits", BIGINT(unsigned=True), nullable=False),
+    **TABLE_OPTIONS,
+)
+"""A row holds the hits of an hour (UTC) whose receipts are rolled up."""

@@ -147,7 +147,7 @@ def test_mysql_is_durable_by_its_own_file_and_its_users_may_do_only_their_work(s
     assert variables["sync_binlog"] == variables["innodb_flush_log_at_trx_commit"] == "1"
     assert variables["character_set_server"] == "utf8mb4"
     assert variables["collation_server"] == "utf8mb4_unicode_ci"
-    assert variables["max_connections"] == "250"  # the file's, not the default
+    assert variables["max_connections"] == "300"  # the file's, not the default
     rows = "SELECT GROUP_CONCAT(DISTINCT privilege_type) FROM information_schema.schema_privileges WHERE grantee LIKE "
     assert set(stack.mysql(rows + "'''tally''@%'")[0][0].split(",")) == {"SELECT", "INSERT", "UPDATE", "DELETE"}
     assert "CREATE" in stack.mysql(rows + "'''tally_migration''@%'")[0][0]

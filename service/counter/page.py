@@ -1,11 +1,12 @@
 """The counter's one page: who loads it is counted and told their number."""
 
-from quart import Blueprint, Response, request
+from quart import Blueprint, Response, current_app, request
 from werkzeug.exceptions import ServiceUnavailable
 
-from service.counter.counting import count_hit
+PAGE = "page"
+"""The name of the page's own counter, which is made again should someone delete it."""
 
-blueprint = Blueprint("counter", __name__)
+blueprint = Blueprint("page", __name__)
 
 
 @blueprint.get("/")
@@ -16,7 +17,8 @@ async def hit() -> Response:
     if _is_prefetch():
         # Browsers keep a 2xx for when the user does come, who would then not be counted; after another they ask again.
         raise ServiceUnavailable("This page is not to be fetched ahead, since loading it counts.")
-    return _page(f"<h1>Counter: {await count_hit()}</h1>")
+    receipt = await current_app.extensions["lanes"].hit(PAGE, create=True)
+    return _page(f"<h1>Counter: {receipt.last}</h1>")
 
 
 def _is_prefetch() -> bool:

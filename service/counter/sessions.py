@@ -1,0 +1,222 @@
+"""The lanes' own database sessions, and all that a lane says to the database.
+
+A session can be ended by its name even where its connection is lost, so that nothing that it still does can arrive
+later. It takes a lock of that name when it is made: connection ids are used again after a crash of the server.
+"""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, NamedTuple
+
+import aiomysql
+from pymysql.constants import CR, ER
+from pymysql.err import MySQLError
+from sqlalchemy import event, exc
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service.counter.answers import LARGEST, Receipt
+from service.database import create_engine
+from service.settings import DatabaseSettings
+
+# UPDATE, receipts and COMMIT go in one packet, so that the row is locked for no round trip. LAST_INSERT_ID(expr) makes
+# the new count the UPDATE's lastrowid, and hands it to the INSERT:
+# https://dev.mysql.com/doc/refman/9.7/en/information-functions.html#function_last-insert-id
+# Where the UPDATE matches no row it leaves the former one, so that is made 0 first: 0 - n is out of range (the numbers
+# are unsigned), and the server stops before the COMMIT.
+_COUNT = (  # of our own numbers and keys only
+    "DO LAST_INSERT_ID(0);"
+    f"UPDATE counter SET count = LAST_INSERT_ID(count + %(hits)s) WHERE id = %(id)s AND count <= {LARGEST} - %(hits)s;"
+    "INSERT INTO receipt (`key`, counter_id, first, last, created_at) VALUES {receipts};"
+    "COMMIT"
+)
+_RECEIPT = "(%s,%d,LAST_INSERT_ID()-%d+%d,LAST_INSERT_ID()-%d+%d,UTC_TIMESTAMP(6))"
+
+_FIND = "SELECT id FROM counter WHERE name = %s"
+_CREATE = "INSERT IGNORE INTO counter (name, count) VALUES (%s, 0)"
+_LOCK = "SELECT count FROM counter WHERE id = %s FOR UPDATE"
+_LOOK_UP = "SELECT `key`, first, last FROM receipt WHERE `key` IN %s"
+
+_OUT_OF_RANGE = 1690  # ER_DATA_OUT_OF_RANGE
+
+_SESSION_ENDED = {
+    ER.SERVER_SHUTDOWN,
+    ER.NEW_ABORTING_CONNECTION,
+    1927,  # ER_CONNECTION_KILLED of MariaDB
+    3169,  # ER_SESSION_WAS_KILLED of MySQL
+    4031,  # ER_CLIENT_INTERACTION_TIMEOUT of MySQL
+}
+
+
+class Lost(Exception):
+    """The session was lost; whether the server did the last thing that it was told is not known."""
+
+
+class NotDone(Exception):
+    """The server refused a statement and has rolled the transaction back. `code` is its error number."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"error {code}: {text}")
+        self.code = code
+
+
+class NotConnected(Exception):
+    """No session could be had; nothing was done."""
+
+
+class Part(NamedTuple):
+    """A receipt to be written: its key, and which of the transaction's hits it is for, counted from 1."""
+
+    key: bytes
+    first: int
+    last: int
+
+
+class Sessions:
+    """The sessions of a worker, `size` at the most. Who waits for one gets it in the order of asking."""
+
+    def __init__(self, settings: DatabaseSettings, size: int) -> None:
+        self._settings = settings
+        self._turns = asyncio.Semaphore(size)
+        self._engine: AsyncEngine = create_engine(settings, pool_size=size, check=False)
+        event.listen(self._engine.sync_engine, "connect", _take_name)
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator["Session"]:
+        """A session in no transaction; what the block has not committed is rolled back. Raises NotConnected."""
+        async with self._turns:
+            try:
+                connection = await self._engine.connect()
+            except (exc.SQLAlchemyError, OSError) as error:
+                raise NotConnected(str(getattr(error, "orig", error))) from error
+            raw = await connection.get_raw_connection()
+            assert raw.driver_connection is not None
+            session = Session(raw.driver_connection, connection.info["name"], self._settings.statement_timeout)
+            try:
+                yield session
+            finally:
+                with suppress(Lost, NotDone):
+                    await session.roll_back()
+                if session.is_lost:
+                    await connection.invalidate()
+                await connection.close()
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+
+class Session:
+    """One session on the server. Each method but `count` leaves a transaction open, which `count` commits."""
+
+    def __init__(self, connection: aiomysql.Connection, name: str, timeout: float) -> None:
+        self.name = name
+        self.is_lost = False
+        self.has_counted = False
+        """Whether it may have counted: it was told to, and did not refuse."""
+        self._in_transaction = False
+        self._connection = connection
+        self._timeout = timeout
+
+    async def find(self, name: str) -> int | None:
+        """Returns the id of the counter of that name."""
+        rows = await self._run(_FIND, (name,))
+        return rows[0][0] if rows else None
+
+    async def create(self, name: str) -> None:
+        """Makes the counter at 0 unless it is there, committed by itself."""
+        await self._run(_CREATE + ";COMMIT", (name,))
+
+    async def lock(self, counter_id: int) -> int | None:
+        """Locks the counter's row until the transaction ends; returns its count, None if there is no such row."""
+        rows = await self._run(_LOCK, (counter_id,))
+        return rows[0][0] if rows else None
+
+    async def look_up(self, keys: Sequence[bytes]) -> dict[bytes, Receipt]:
+        """Returns the receipts that there are."""
+        return {key: Receipt(key, first, last) for key, first, last in await self._run(_LOOK_UP, (keys,))}
+
+    async def count(self, counter_id: int, hits: int, parts: Iterable[Part]) -> int | None:
+        """Adds the hits, writes the receipts and commits; returns the counter's new count.
+
+        Returns None, and has done nothing, if the counter is not there or has no room for so many.
+        """
+        receipts = ",".join(
+            _RECEIPT % (f"x'{part.key.hex()}'", counter_id, hits, part.first, hits, part.last) for part in parts
+        )
+        numbers = {"hits": hits, "id": counter_id}
+        self.has_counted = True
+        try:
+            identifiers = await self._run_all(_COUNT.replace("{receipts}", receipts) % numbers)
+        except NotDone as error:
+            self.has_counted = False
+            if error.code != _OUT_OF_RANGE:
+                raise
+            return None
+        self._in_transaction = False
+        return identifiers[1]
+
+    async def kill(self, name: str) -> None:
+        """Ends the session of that name if it lives. Its statements fail from then on, and its locks go with it."""
+        ((connection_id,),) = await self._run("SELECT IS_USED_LOCK(%s)", (name,))
+        if connection_id is not None:
+            try:
+                await self._run(f"KILL {connection_id:d}")
+            except NotDone as error:
+                if error.code != ER.NO_SUCH_THREAD:
+                    raise
+
+    async def roll_back(self) -> None:
+        """Ends the transaction if there is one. That of a session that is lost is ended by the server."""
+        if self._in_transaction and not self.is_lost:
+            await self._run("ROLLBACK")
+            self._in_transaction = False
+
+    async def _run(self, sql: str, parameters: tuple[Any, ...] | None = None) -> list[tuple[Any, ...]]:
+        async with self._exchange() as cursor:
+            await cursor.execute(sql, parameters)
+            rows = list(await cursor.fetchall() or ())
+            while await cursor.nextset():
+                pass
+        return rows
+
+    async def _run_all(self, sql: str) -> list[int]:
+        """Runs statements of which the last is the COMMIT; returns the last_insert_id of each."""
+        identifiers: list[int] = []
+        try:
+            async with self._exchange() as cursor:
+                await cursor.execute(sql)
+                identifiers.append(cursor.lastrowid)
+                while await cursor.nextset():
+                    identifiers.append(cursor.lastrowid)
+        except NotDone as error:
+            if len(identifiers) == sql.count(";"):
+                self.is_lost = True
+                raise Lost(f"the commit was answered with {error}") from error
+            raise
+        return identifiers
+
+    @asynccontextmanager
+    async def _exchange(self) -> AsyncIterator[aiomysql.Cursor]:
+        self._in_transaction = True
+        try:
+            async with asyncio.timeout(self._timeout):
+                yield aiomysql.Cursor(self._connection)
+        except (MySQLError, OSError, RuntimeError, EOFError) as error:
+            code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
+            by_server = isinstance(error, MySQLError) and code and not CR.CR_ERROR_FIRST <= code <= CR.CR_ERROR_LAST
+            if by_server and code not in _SESSION_ENDED:
+                raise NotDone(code, str(error.args[-1])) from error
+            self.is_lost = True
+            raise Lost(f"{type(error).__name__}: {error}") from error
+        except BaseException:
+            self.is_lost = True
+            raise
+
+
+def _take_name(connection: Any, record: Any) -> None:
+    """Names the session on the server; the name ends with it."""
+    record.info["name"] = f"tally:{uuid.uuid4()}"
+    cursor = connection.cursor()
+    cursor.execute("DO GET_LOCK(%s, 0)", (record.info["name"],))
+    cursor.close()
