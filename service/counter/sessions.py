@@ -25,13 +25,11 @@ from service.settings import DatabaseSettings
 # https://dev.mysql.com/doc/refman/9.7/en/information-functions.html#function_last-insert-id
 # Where the UPDATE matches no row it leaves the former one, so that is made 0 first: 0 - n is out of range (the numbers
 # are unsigned), and the server stops before the COMMIT.
-_COUNT = (  # of our own numbers and keys only
-    "DO LAST_INSERT_ID(0);"
-    f"UPDATE counter SET count = LAST_INSERT_ID(count + %(hits)s) WHERE id = %(id)s AND count <= {LARGEST} - %(hits)s;"
-    "INSERT INTO receipt (`key`, counter_id, first, last, created_at) VALUES {receipts};"
-    "COMMIT"
-)
-_RECEIPT = "(%s,%d,LAST_INSERT_ID()-%d+%d,LAST_INSERT_ID()-%d+%d,UTC_TIMESTAMP(6))"
+_COUNT = """DO LAST_INSERT_ID(0);
+UPDATE counter SET count = LAST_INSERT_ID(count + {hits}) WHERE id = {id} AND count + {hits} <= {largest};
+INSERT INTO receipt (`key`, counter_id, first, last, created_at) VALUES {receipts};
+COMMIT"""
+_RECEIPT = "(x'{key}',{id},LAST_INSERT_ID()-{hits}+{first},LAST_INSERT_ID()-{hits}+{last},UTC_TIMESTAMP(6))"
 
 _FIND = "SELECT id FROM counter WHERE name = %s"
 _CREATE = "INSERT IGNORE INTO counter (name, count) VALUES (%s, 0)"
@@ -142,12 +140,14 @@ class Session:
         Returns None, and has done nothing, if the counter is not there or has no room for so many.
         """
         receipts = ",".join(
-            _RECEIPT % (f"x'{part.key.hex()}'", counter_id, hits, part.first, hits, part.last) for part in parts
+            _RECEIPT.format(key=part.key.hex(), id=counter_id, hits=hits, first=part.first, last=part.last)
+            for part in parts
         )
-        numbers = {"hits": hits, "id": counter_id}
         self.has_counted = True
         try:
-            identifiers = await self._run_all(_COUNT.replace("{receipts}", receipts) % numbers)
+            identifiers = await self._run_all(
+                _COUNT.format(id=counter_id, hits=hits, largest=LARGEST, receipts=receipts)
+            )
         except NotDone as error:
             self.has_counted = False
             if error.code != _OUT_OF_RANGE:

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 
 import httpx
 import pytest
@@ -101,10 +102,14 @@ async def test_hits_whose_database_connections_are_killed_are_never_counted_or_g
 ) -> None:
     service = start(workers=2, DB_POOL_SIZE=4)
     sent = asyncio.create_task(get_at_once([("127.0.0.1", service.port)], 2000, connections=16))
+
+    def moved_on(before: int) -> bool:
+        return sent.done() or row(database)[0][1] > before
+
     while not sent.done():
         ((_, before),) = row(database)
         await asyncio.to_thread(database.kill_connections)
-        await asyncio.to_thread(wait_until, lambda before=before: sent.done() or row(database)[0][1] > before)
+        await asyncio.to_thread(wait_until, partial(moved_on, before))
     answers = sent.result()
     assert {status for status, _ in answers} <= {200, 503, 504}
     given = [number_in(body) for status, body in answers if status == 200]
