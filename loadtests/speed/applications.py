@@ -1,0 +1,85 @@
+"""What the counter is compared with, each as an application for Hypercorn."""
+
+import random
+from typing import Any
+
+from quart import Quart, Response, current_app
+from sqlalchemy import bindparam, func, update
+from sqlalchemy.dialects.mysql import insert
+
+from service import create_app, logs
+from service.app import App
+from service.counter.tables import counter
+from service.database import transaction
+from service.settings import load_settings
+
+COUNTERS = 1_000
+
+_ADD_ONE = (
+    update(counter).where(counter.c.name == bindparam("of")).values(count=func.last_insert_id(counter.c.count + 1))
+)
+_CREATE = insert(counter).values(count=0).prefix_with("IGNORE")
+
+
+def page(number: int) -> Response:
+    """The counter's own answer."""
+    body = f"<h1>Counter: {number}</h1>"
+    return Response(body, content_type="text/html; charset=utf-8", headers={"Cache-Control": "no-store"})
+
+
+async def count_alone(name: str) -> int:
+    """Counts in a transaction of its own, as most write it."""
+    async with transaction() as connection:
+        result = await connection.execute(_ADD_ONE, {"of": name})
+        if result.rowcount == 1:
+            return int(result.lastrowid)
+        await connection.execute(_CREATE, {"name": name})
+    return await count_alone(name)
+
+
+def any_counter() -> str:
+    return f"counter-{random.randrange(COUNTERS)}"  # noqa: S311  # nothing secret
+
+
+def make() -> App:
+    """The service with more routes: the same without a database, one transaction a request, and many counters."""
+    app = create_app(load_settings())
+
+    @app.get("/without-database")
+    async def without_database() -> Response:
+        return page(1)
+
+    @app.get("/alone")
+    async def alone() -> Response:
+        return page(await count_alone("page"))
+
+    @app.get("/many")
+    async def many() -> Response:
+        return page((await current_app.extensions["lanes"].hit(any_counter(), create=True)).last)
+
+    @app.get("/many-alone")
+    async def many_alone() -> Response:
+        return page(await count_alone(any_counter()))
+
+    return app
+
+
+logs.configure("INFO", json=True)  # for the two that have no settings
+bare_quart = Quart("bare")
+
+
+@bare_quart.get("/")
+async def hello() -> str:
+    return "<h1>Counter: 1</h1>"
+
+
+async def bare_asgi(scope: Any, receive: Any, send: Any) -> None:
+    """What Hypercorn itself costs."""
+    if scope["type"] == "lifespan":
+        while (await receive())["type"] != "lifespan.shutdown":
+            await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"19")]})
+    await send({"type": "http.response.body", "body": b"<h1>Counter: 1</h1>"})
