@@ -203,8 +203,8 @@ def render(runs: list[Run], given: argparse.Namespace) -> str:
     lines = [
         "# Results",
         "",
-        "Ratios of rates within a round (candidates are measured in turn, A B C A B C): their median, the lowest and the",
-        "highest round. Load generator (wrk, one thread), service and database (MariaDB, fully durable: `log_bin`,",
+        "Ratios of rates within a round (candidates are measured in turn, A B C A B C): their median, the lowest and",
+        "the highest round. Load generator (wrk, one thread), service and database (MariaDB, fully durable: `log_bin`,",
         "`sync_binlog=1`, `innodb_flush_log_at_trx_commit=1`) share the machine. To repeat it:",
         "",
         f"    ./run speed {' '.join(sys.argv[1:])}".rstrip(),
