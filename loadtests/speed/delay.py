@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+from typing import cast
 
 import uvloop
 
@@ -15,8 +16,7 @@ class End(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         self._later(lambda other: other.write(data))
