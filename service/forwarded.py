@@ -30,7 +30,7 @@ class Forwarded:
         self._looked_up = float("-inf")
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "lifespan" and scope["client"] is not None:
+        if scope["type"] != "lifespan" and scope.get("client") is not None:
             headers = dict(scope["headers"])
             address = headers.get(b"x-forwarded-for")
             if address is not None and await self._is_trusted(scope["client"][0]):

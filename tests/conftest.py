@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import ROOT
+from service import create_app
+from service.app import App
+from service.settings import ROOT, load_settings
 from tests.databases import (
     Database,
     DatabaseServer,
@@ -25,6 +27,7 @@ from tests.processes import Hypercorn, hypercorn, is_ready, wait_until
 pytest_plugins = ["tests.deploy.stack"]
 
 Start = Callable[..., Hypercorn]
+MakeApp = Callable[..., App]
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request of the tests
 
@@ -100,6 +103,18 @@ def plain_environment() -> dict[str, str]:
 def environment(empty_database: Database, plain_environment: dict[str, str]) -> dict[str, str]:
     """What a process of ours needs to use this test's database."""
     return {**plain_environment, **empty_database.environment, "SECRET_KEY": SECRET_KEY}
+
+
+@pytest.fixture
+def make_app(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> MakeApp:
+    """Makes the application, in this process, for this test's database and with the settings given."""
+
+    def make_app(**settings: object) -> App:
+        for name, value in {**environment, **{name: str(value) for name, value in settings.items()}}.items():
+            monkeypatch.setenv(name, value)
+        return create_app(load_settings())
+
+    return make_app
 
 
 @pytest.fixture

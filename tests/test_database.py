@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
 
@@ -7,29 +7,13 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from service import create_app
 from service.app import App
 from service.database import OutcomeUnknown, Unavailable, transaction
-from service.settings import load_settings
-from tests.conftest import Start
+from tests.conftest import MakeApp, Start
 from tests.databases import Database
 from tests.processes import Hypercorn, wait_until
 
 WITH_A_NOTE = "CREATE TABLE note (word VARCHAR(40) PRIMARY KEY) ENGINE=InnoDB"
-
-MakeApp = Callable[..., App]
-
-
-@pytest.fixture
-def make_app(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> MakeApp:
-    """Makes the application, in this process, for this test's database and with the settings given."""
-
-    def make_app(**settings: object) -> App:
-        for name, value in {**environment, **{name: str(value) for name, value in settings.items()}}.items():
-            monkeypatch.setenv(name, value)
-        return create_app(load_settings())
-
-    return make_app
 
 
 @pytest.fixture

@@ -52,14 +52,21 @@ def yours(tmp_path: Path) -> Path:
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, copy / name)
-    removal = "rm -r service/counter tests/counter migrations/versions/0001_counter.py loadtests/visitors.py"
-    subprocess.run(removal.split(), cwd=copy, check=True)
+    removal = "rm -r service/counter tests/counter migrations/versions/*.py loadtests/visitors.py loadtests/speed"
+    subprocess.run(removal, cwd=copy, check=True, shell=True)
     (copy / "service/hello").mkdir()
     (copy / "service/hello/__init__.py").write_text(HELLO)
     (copy / "tests/hello").mkdir()
     (copy / "tests/hello/__init__.py").touch()
     (copy / "tests/hello/test_hello.py").write_text(HELLO_TEST)
-    change(copy / "service/__init__.py", "service.counter", "service.hello")
+    change(copy / "service/__init__.py", "counter.register(app)", "app.register_blueprint(hello.blueprint)")
+    change(copy / "service/__init__.py", "import counter, database", "import database")
+    change(
+        copy / "service/__init__.py", "import database, health, lifecycle", "import database, health, hello, lifecycle"
+    )
+    manual = (copy / ".quartenv.example").read_text()
+    section = manual[manual.index("# ---- The counter -") : manual.index("# ---- nginx and the bundle -")]
+    change(copy / ".quartenv.example", section, "")
     change(copy / "README.md", "| `GET /` | counts one", "| `GET /hello` | says how often it was said")
     (copy / "CHANGELOG.md").write_text("# Changelog\n")
     return copy

@@ -49,7 +49,7 @@ RUN_BY = {
     "./run load --headless --users 50 --spawn-rate 50 --hits 20000": (
         "tests/counter/test_native_counter.py::test_a_load_run_ends_with_0"
     ),
-    "rm -r service/counter tests/counter migrations/versions/0001_counter.py loadtests/visitors.py": YOURS,
+    "rm -r service/counter tests/counter migrations/versions/*.py loadtests/visitors.py loadtests/speed": YOURS,
     'alembic revision --autogenerate -m "first tables"': YOURS,
     "apt-get install --yes mariadb-server": "run::need_servers",
     "mariadb": "tests/test_readme.py::test_the_sql_of_the_readme_makes_a_database_for_both_users",

@@ -1,0 +1,23 @@
+import pytest
+
+from service.counter.settings import load_counter_settings
+from service.settings import ROOT, SettingsError
+from tests.test_settings import documented
+
+
+def test_the_manual_shows_the_defaults(monkeypatch: pytest.MonkeyPatch, plain_environment: dict[str, str]) -> None:
+    before = load_counter_settings()
+    for line in (ROOT / ".quartenv.example").read_text().split("# ---- The counter")[1].split("# ----")[0].splitlines():
+        name, equals, value = line.removeprefix("#").partition("=")
+        if equals and name in documented():
+            monkeypatch.setenv(name, value)
+    assert load_counter_settings() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("RECEIPT_RETENTION", "3600"), ("LANE_POOL_SIZE", "0"), ("COUNTERS_AUTO_CREATE", "perhaps")]
+)
+def test_a_malformed_setting_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=name):
+        load_counter_settings()

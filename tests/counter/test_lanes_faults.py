@@ -1,0 +1,110 @@
+"""The connection to the database is cut at every point of what a lane says to it. G1 to G6 hold."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from service.counter.answers import Receipt
+from service.counter.lanes import Lanes
+from service.database import Unavailable
+from tests.conftest import SECRET_KEY, MakeApp, migrate
+from tests.counter.audit import audit
+from tests.databases import Database, DatabaseServer, new_database
+from tests.proxy import LOGIN, Cut, Moment, Proxy, proxy
+
+FIND, LOOK_UP, COUNT = "SELECT id FROM counter", "FROM receipt", "UPDATE counter"
+KILL, LOCK = "IS_USED_LOCK", "FOR UPDATE"
+SHORT = {"DB_LOCK_TIMEOUT": 1, "DB_STATEMENT_TIMEOUT": 2, "DB_CONNECT_TIMEOUT": 1, "DB_POOL_TIMEOUT": 10}
+
+EVERY_MOMENT: list[Moment] = ["before", "within", "sent", "answered"]
+CUTS = [
+    *([Cut(LOGIN, moment)] for moment in EVERY_MOMENT),
+    *([Cut("SET NAMES", moment)] for moment in EVERY_MOMENT),
+    *([Cut("GET_LOCK", moment)] for moment in EVERY_MOMENT),
+    *([Cut(FIND, moment)] for moment in EVERY_MOMENT),
+    *([Cut(LOOK_UP, moment)] for moment in EVERY_MOMENT),
+    *([Cut(COUNT, moment)] for moment in EVERY_MOMENT),
+    *([Cut(COUNT, results=results)] for results in (1, 2, 3)),
+    [Cut(COUNT, "silent")],
+    *([Cut(COUNT, first), Cut(KILL, moment)] for first in ("within", "sent") for moment in EVERY_MOMENT),
+    *([Cut(COUNT, first), Cut(LOCK, moment)] for first in ("within", "sent") for moment in EVERY_MOMENT),
+    *([Cut(COUNT, first), Cut(LOOK_UP, moment)] for first in ("within", "sent") for moment in EVERY_MOMENT),
+    *([Cut(COUNT, "within"), Cut(COUNT, moment)] for moment in EVERY_MOMENT),
+    [Cut(COUNT, "within"), Cut(LOCK, "silent")],
+    [Cut(COUNT, "before"), Cut(LOCK, "silent"), Cut(LOCK, "silent"), Cut(COUNT, "sent")],
+]
+
+
+def described(cuts: list[Cut]) -> str:
+    return ", ".join(f"{cut.statement} {cut.results or cut.moment}" for cut in cuts)
+
+
+@pytest.fixture(scope="module")
+def shared(server: DatabaseServer, plain_environment: dict[str, str]) -> Iterator[Database]:
+    """One database for all tests of this file, each of which has a counter of its own."""
+    with new_database(server) as database:
+        migrate({**plain_environment, **database.environment, "SECRET_KEY": SECRET_KEY})
+        yield database
+
+
+@pytest.fixture
+def name(shared: Database) -> str:
+    """A counter's."""
+    name = f"c-{uuid.uuid4().hex}"
+    shared.execute("INSERT INTO counter (name, count) VALUES (%s, 0)", name)
+    return name
+
+
+@pytest.fixture
+def environment(shared: Database, plain_environment: dict[str, str]) -> dict[str, str]:
+    return {**plain_environment, **shared.environment, "SECRET_KEY": SECRET_KEY}
+
+
+@asynccontextmanager
+async def lanes_behind(here: Proxy, make_app: MakeApp) -> AsyncIterator[Lanes]:
+    """A worker's lanes, whose connections go through the proxy; everything else has ended its own."""
+    app = make_app(DB_PORT=here.port, **SHORT)
+    async with asyncio.timeout(60), app.test_app():
+        while (await app.test_client().get("/readyz")).status_code != 200:
+            await asyncio.sleep(0.05)
+        while here.open:
+            await asyncio.sleep(0.02)
+        yield app.extensions["lanes"]
+
+
+@pytest.mark.parametrize("cuts", [pytest.param(cuts, id=described(cuts)) for cuts in CUTS])
+async def test_a_lost_connection_costs_no_number_and_gives_none_twice(
+    cuts: list[Cut], shared: Database, name: str, make_app: MakeApp
+) -> None:
+    async with proxy(shared.server.port) as here, lanes_behind(here, make_app) as lanes:
+        here.cuts = [Cut(cut.statement, cut.moment, cut.results) for cut in cuts]
+        sent = [(1, None), (1, "a"), (3, None), (2, "b"), (1, "a")]
+        answers = await asyncio.gather(*(lanes.hit(name, amount, key) for amount, key in sent), return_exceptions=True)
+        assert not here.cuts, "the lane never came to this point"
+        if cuts[0].statement in {LOGIN, "SET NAMES", "GET_LOCK"}:
+            assert all(isinstance(answer, Unavailable) for answer in answers)
+            assert audit(shared, name) == 0
+            return
+        receipts = [answer for answer in answers if isinstance(answer, Receipt)]
+        assert len(receipts) == len(answers), answers
+        one, a, three, b, a_again = receipts
+        assert [(r.first, r.last) for r in (one, three, a, b)] == [(1, 1), (2, 4), (5, 5), (6, 7)]
+        assert a_again == a == await lanes.hit(name, 1, "a")
+        assert await lanes.hit(name, 2, "b") == b
+        assert audit(shared, name) == 7
+        assert (await lanes.hit(name)).last == 8
+
+
+async def test_what_the_network_held_back_counts_nothing_after_the_recovery(
+    shared: Database, name: str, make_app: MakeApp
+) -> None:
+    async with proxy(shared.server.port) as here, lanes_behind(here, make_app) as lanes:
+        await lanes.hit(name)
+        here.cuts = [Cut(COUNT, "stalled")]
+        assert (await lanes.hit(name, 2)).last == 3
+        here.release()
+        assert (await lanes.hit(name)).last == 4
+        assert audit(shared, name) == 4

@@ -1,0 +1,141 @@
+"""A TCP proxy between a service and its database, which cuts a connection at a chosen point of the protocol.
+
+It knows the protocol's packets (3 bytes of length, 1 of sequence) and its commands, and runs in the test's event loop:
+https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_packets.html
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Literal
+
+COM_QUERY = 3
+LOGIN = "login"
+"""What a client sends before its first command."""
+
+Moment = Literal["before", "within", "sent", "answered", "silent", "stalled"]
+"""before, within: the command does not reach the server whole. sent: it does, and the connection ends before an answer.
+answered: the answer comes, and is not handed on. silent: like answered, but the server's side stays open. stalled: the
+command is held back until `release`, while the client's side ends."""
+
+
+@dataclass
+class Cut:
+    """Where the next connection that sends such a statement is cut; after `results` packets of the answer, if given."""
+
+    statement: str
+    moment: Moment = "answered"
+    results: int = 0
+
+
+@dataclass
+class Proxy:
+    """`cuts` are done one after the other; without any, all is handed on."""
+
+    port: int
+    cuts: list[Cut] = field(default_factory=list)
+    open: int = 0
+    held: list[tuple[bytes, asyncio.StreamWriter]] = field(default_factory=list)
+
+    def release(self) -> None:
+        """Hands on what was held back, if the server still takes it."""
+        for packet, writer in self.held:
+            writer.write(packet)
+
+    def _matches(self, packet: bytes, logged_in: bool) -> bool:
+        if not self.cuts:
+            return False
+        statement = self.cuts[0].statement
+        return statement.encode() in packet[5:] if logged_in else statement == LOGIN
+
+
+@asynccontextmanager
+async def proxy(to: int) -> AsyncIterator[Proxy]:
+    """Listens on a port of its own for the length of the block and hands on to 127.0.0.1:`to`."""
+    connections: set[asyncio.Task[None]] = set()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        connections.add(task)
+        here.open += 1
+        try:
+            await _serve(here, to, reader, writer)
+        except (OSError, EOFError, asyncio.CancelledError):
+            pass
+        finally:
+            here.open -= 1
+            writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    here = Proxy(server.sockets[0].getsockname()[1])
+    try:
+        yield here
+    finally:
+        server.close()
+        for _, writer in here.held:
+            writer.close()
+        for task in connections:
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+
+
+async def _serve(here: Proxy, to: int, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+    server, to_server = await asyncio.open_connection("127.0.0.1", to)
+    answers = asyncio.create_task(_hand_on(server, to_client))
+    logged_in = keep = False
+    try:
+        while True:
+            packet = await _packet(client)
+            logged_in = logged_in or (packet[3] == 0 and packet[4] == COM_QUERY)
+            if not here._matches(packet, logged_in):
+                to_server.write(packet)
+                continue
+            cut = here.cuts.pop(0)
+            answers.cancel()
+            await asyncio.gather(answers, return_exceptions=True)
+            keep = await _cut(here, cut, packet, (server, to_server), to_client)
+            return
+    finally:
+        answers.cancel()
+        if not keep:
+            to_server.close()
+
+
+async def _cut(
+    here: Proxy,
+    cut: Cut,
+    packet: bytes,
+    server: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    to_client: asyncio.StreamWriter,
+) -> bool:
+    """Does what the cut says; returns whether the server's side is to stay open."""
+    from_server, to_server = server
+    if cut.moment == "stalled":
+        here.held.append((packet, to_server))
+        return True
+    if cut.moment != "before":
+        to_server.write(packet[: len(packet) // 2] if cut.moment == "within" else packet)
+        await to_server.drain()
+    if cut.moment in {"answered", "silent"}:
+        for _ in range(cut.results):
+            to_client.write(await _packet(from_server))
+        await to_client.drain()
+        await _packet(from_server)
+    if cut.moment == "silent":
+        here.held.append((b"", to_server))
+        return True
+    return False
+
+
+async def _hand_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+    writer.close()
+
+
+async def _packet(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readexactly(4)
+    return head + await reader.readexactly(int.from_bytes(head[:3], "little"))
