@@ -17,31 +17,46 @@ JSON_TYPES = ("application/problem+json", "application/json")
 RETRY_AFTER = 1
 """Seconds after which a client may try again what was answered with 503."""
 
+_RENAMED = {413: "content-too-large", 414: "uri-too-long", 416: "range-not-satisfiable", 422: "unprocessable-content"}
+"""Slugs where the status's phrase differs between Python 3.11 and 3.13."""
+
 log = logging.getLogger(__name__)
+
+
+class Problem(Exception):
+    """An error for clients: status, slug of its type (`/problems/<slug>`) and a sentence that says what to do."""
+
+    def __init__(self, status: int, slug: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.slug = slug
+        self.detail = detail
 
 
 def register(app: Quart) -> None:
     """Answers every error of the application, a route or method that does not exist included."""
     app.register_error_handler(HTTPException, _http_exception)
+    app.register_error_handler(Problem, _problem)
     app.register_error_handler(Unavailable, _unavailable)
     app.register_error_handler(OutcomeUnknown, _outcome_unknown)
     if not app.debug:
         app.register_error_handler(InternalServerError, _internal_server_error)
 
 
-def problem(status: int, detail: str) -> Response:
+def problem(status: int, detail: str, slug: str | None = None) -> Response:
     """Returns the answer for an error, in the form that the client asks for."""
     if _asks_for_json():
-        return problem_details(status, detail)
+        return problem_details(status, detail, slug)
     title = HTTPStatus(status).phrase
     page = f"<!doctype html>\n<title>{status} {title}</title>\n<h1>{title}</h1>\n<p>{escape(detail)}</p>\n"
     return Response(page, status, _headers(status), content_type="text/html; charset=utf-8")
 
 
-def problem_details(status: int, detail: str) -> Response:
-    """Returns the answer for an error as Problem Details."""
+def problem_details(status: int, detail: str, slug: str | None = None) -> Response:
+    """Returns the answer for an error as Problem Details; its type's slug is by default made of the status's phrase."""
     title = HTTPStatus(status).phrase
-    body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})
+    kind = "/problems/" + (slug or _RENAMED.get(status) or title.lower().replace(" ", "-"))
+    body = json.dumps({"type": kind, "title": title, "status": status, "detail": detail})
     return Response(body, status, _headers(status), content_type="application/problem+json")
 
 
@@ -67,14 +82,18 @@ async def _http_exception(error: HTTPException) -> Response:
     return response
 
 
+async def _problem(error: Problem) -> Response:
+    return problem(error.status, error.detail, error.slug)
+
+
 async def _unavailable(error: Unavailable) -> Response:
     log.warning("answered 503: %s", error)
-    return problem(ServiceUnavailable.code, error.public)
+    return problem(ServiceUnavailable.code, error.public, "unavailable")
 
 
 async def _outcome_unknown(error: OutcomeUnknown) -> Response:
     log.warning("answered 504: %s", error)
-    return problem(GatewayTimeout.code, error.public)
+    return problem(GatewayTimeout.code, error.public, "outcome-unknown")
 
 
 async def _internal_server_error(error: InternalServerError) -> Response:

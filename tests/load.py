@@ -20,9 +20,9 @@ async def get_at_once(urls: Sequence[tuple[str, int]], count: int, connections: 
                 answers.append((0, ""))
                 continue
             try:
-                answers.append(await _get(reader, writer, host))
+                answers.append(await get(reader, writer, host))
                 for _ in left:
-                    answers.append(await _get(reader, writer, host))  # noqa: PERF401  # none is lost with the connection
+                    answers.append(await get(reader, writer, host))  # noqa: PERF401  # none is lost with the connection
             except (OSError, asyncio.IncompleteReadError):
                 answers.append((0, ""))
             finally:
@@ -32,8 +32,15 @@ async def get_at_once(urls: Sequence[tuple[str, int]], count: int, connections: 
     return answers
 
 
-async def _get(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str) -> tuple[int, str]:
-    writer.write(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+async def get(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, key: str | None = None
+) -> tuple[int, str]:
+    """Sends one GET request for `/`, with an Idempotency-Key or none; returns the answer's status and body.
+
+    Raises OSError or EOFError where the connection is lost.
+    """
+    header = f"Idempotency-Key: {key}\r\n" if key else ""
+    writer.write(f"GET / HTTP/1.1\r\nHost: {host}\r\n{header}\r\n".encode())
     head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
     length = int(head.partition("content-length:")[2].partition("\r\n")[0])
     body = (await reader.readexactly(length)).decode()

@@ -1,6 +1,9 @@
 """What a hit is answered: its receipt, or one of the errors below. All of them mean that it was not counted."""
 
+from http import HTTPStatus
 from typing import NamedTuple
+
+from service.problems import Problem
 
 LARGEST = 2**53 - 1
 """The last number that JavaScript clients can tell from its neighbours; counters stop there."""
@@ -14,13 +17,31 @@ class Receipt(NamedTuple):
     last: int
 
 
-class NoSuchCounter(Exception):
+class NoSuchCounter(Problem):
     """No counter has this name."""
 
+    def __init__(self) -> None:
+        super().__init__(HTTPStatus.NOT_FOUND, "no-such-counter", "There is no counter of this name.")
 
-class CounterFull(Exception):
-    """The amount would take the counter above 2^53 - 1."""
+
+class CounterFull(Problem):
+    """The amount would take the counter above its largest number."""
+
+    def __init__(self) -> None:
+        super().__init__(HTTPStatus.CONFLICT, "counter-full", f"A counter ends at {LARGEST}; this has no room for it.")
 
 
-class KeyUsedOtherwise(Exception):
+class KeyUsedOtherwise(Problem):
     """The Idempotency-Key was sent before with another amount."""
+
+    def __init__(self) -> None:
+        text = "This Idempotency-Key was sent before with another amount: use a new one for another request."
+        super().__init__(HTTPStatus.UNPROCESSABLE_ENTITY, "key-used-otherwise", text)
+
+
+class MalformedKey(Problem):
+    """The Idempotency-Key cannot be taken."""
+
+    def __init__(self) -> None:
+        text = "The Idempotency-Key must be one header with 1 to 255 visible ASCII characters, in quotes or without."
+        super().__init__(HTTPStatus.BAD_REQUEST, "malformed-key", text)

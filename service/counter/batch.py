@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from service.counter.answers import LARGEST, CounterFull, KeyUsedOtherwise, Receipt
 from service.counter.sessions import Part, Session
@@ -58,20 +58,21 @@ class Batch:
         """Returns the receipt keys of the hits that have a key of their own."""
         return [receipt_key(counter_id, hit.key) for hit in self.hits if hit.key is not None]
 
-    def refuse(self, hits: Sequence[Hit], error: type[Exception], text: str) -> None:
+    def refuse(self, hits: Sequence[Hit], error: Callable[[], Exception]) -> None:
         """Answers these hits with an error, each with one of its own."""
         for hit in hits:
-            hit.refuse(error(text))
+            hit.refuse(error())
         refused = set(map(id, hits))
         self.hits = [hit for hit in self.hits if id(hit) not in refused]
 
     def refuse_as_unknown(self, text: str) -> None:
-        self.refuse(self.hits, OutcomeUnknown, text)
+        self.refuse(self.hits, lambda: OutcomeUnknown(text))
 
     def refuse_late(self, now: float) -> None:
         """Answers the hits that have waited for too long, unless it is not known whether they were counted."""
         if not self.in_doubt:
-            self.refuse([hit for hit in self.hits if hit.deadline <= now], Unavailable, "the database was too busy")
+            late = [hit for hit in self.hits if hit.deadline <= now]
+            self.refuse(late, lambda: Unavailable("the database was too busy"))
 
     def refuse_what_has_no_room(self, count: int) -> None:
         """Answers the hits that would take the counter above its largest number, and no others."""
@@ -81,7 +82,7 @@ class Batch:
                 without.append(hit)
             else:
                 count += hit.amount
-        self.refuse(without, CounterFull, "the counter has no room for this amount")
+        self.refuse(without, CounterFull)
 
     def answer_found(self, counter_id: int, found: Mapping[bytes, Receipt]) -> None:
         """Answers the hits whose receipts were found."""
@@ -138,7 +139,7 @@ class Batch:
 
 def _answer_keyed(hit: Hit, receipt: Receipt) -> None:
     if receipt.last - receipt.first + 1 != hit.amount:
-        hit.refuse(KeyUsedOtherwise("this key was sent before with another amount"))
+        hit.refuse(KeyUsedOtherwise())
     elif not hit.answer.done():
         hit.answer.set_result(receipt)
 

@@ -13,6 +13,7 @@ import asyncio
 import itertools
 import logging
 from collections import deque
+from functools import partial
 
 from pymysql.constants import ER
 
@@ -134,7 +135,7 @@ class Lane:
                 passing = isinstance(error, NotDone) and error.code in _PASSING
                 if not batch.in_doubt and not passing:
                     log.warning("counter %s: %s", self._name, error)
-                    batch.refuse(batch.hits, Unavailable, str(error))
+                    batch.refuse(batch.hits, partial(Unavailable, str(error)))
             except Lost as error:
                 log.warning("counter %s: session lost (%s)", self._name, error)
             if session is not None and session.is_lost:
@@ -176,7 +177,7 @@ class Lane:
         """Counts a batch of which nothing was tried yet. Returns whether that did it."""
         counter_id = await self._find(session)
         if counter_id is None:
-            batch.refuse(batch.hits, NoSuchCounter, self._name)
+            batch.refuse(batch.hits, NoSuchCounter)
             return True
         if keys := batch.keys(counter_id):
             batch.answer_found(counter_id, await session.look_up(keys))
@@ -194,7 +195,7 @@ class Lane:
                 batch.refuse_as_unknown("the counter was deleted meanwhile")
                 return True
             if counter_id is None:
-                batch.refuse(batch.hits, NoSuchCounter, self._name)
+                batch.refuse(batch.hits, NoSuchCounter)
             return counter_id is None
         found = await session.look_up([batch.key, *batch.keys(counter_id)])
         batch.forget_doubts()

@@ -3,6 +3,8 @@
 from quart import Blueprint, Response, current_app, request
 from werkzeug.exceptions import ServiceUnavailable
 
+from service.counter.idempotency import idempotency_key
+
 PAGE = "page"
 """The name of the page's own counter, which is made again should someone delete it."""
 
@@ -11,13 +13,17 @@ blueprint = Blueprint("page", __name__)
 
 @blueprint.get("/")
 async def hit() -> Response:
-    """Counts the request. HEAD and prefetches are not hits: nobody is shown their number."""
+    """Counts the request, unless its Idempotency-Key was counted before: then it shows that number again.
+
+    HEAD and prefetches are not hits: nobody is shown their number.
+    """
     if request.method == "HEAD":
         return _page("")
     if _is_prefetch():
         # Browsers keep a 2xx for when the user does come, who would then not be counted; after another they ask again.
         raise ServiceUnavailable("This page is not to be fetched ahead, since loading it counts.")
-    receipt = await current_app.extensions["lanes"].hit(PAGE, create=True)
+    key = idempotency_key(request.headers)
+    receipt = await current_app.extensions["lanes"].hit(PAGE, key=key, create=True)
     return _page(f"<h1>Counter: {receipt.last}</h1>")
 
 

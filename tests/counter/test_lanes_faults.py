@@ -1,8 +1,7 @@
 """The connection to the database is cut at every point of what a lane says to it. G1 to G6 hold."""
 
 import asyncio
-import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -10,9 +9,10 @@ import pytest
 from service.counter.answers import Receipt
 from service.counter.lanes import Lanes
 from service.database import Unavailable
-from tests.conftest import SECRET_KEY, MakeApp, migrate
+from tests.conftest import MakeApp
 from tests.counter.audit import audit
-from tests.databases import Database, DatabaseServer, new_database
+from tests.counter.shared import *  # noqa: F403  # fixtures
+from tests.databases import Database
 from tests.proxy import LOGIN, Cut, Moment, Proxy, proxy
 
 FIND, LOOK_UP, COUNT = "SELECT id FROM counter", "FROM receipt", "UPDATE counter"
@@ -40,27 +40,6 @@ CUTS = [
 
 def described(cuts: list[Cut]) -> str:
     return ", ".join(f"{cut.statement} {cut.results or cut.moment}" for cut in cuts)
-
-
-@pytest.fixture(scope="module")
-def shared(server: DatabaseServer, plain_environment: dict[str, str]) -> Iterator[Database]:
-    """One database for all tests of this file, each of which has a counter of its own."""
-    with new_database(server) as database:
-        migrate({**plain_environment, **database.environment, "SECRET_KEY": SECRET_KEY})
-        yield database
-
-
-@pytest.fixture
-def name(shared: Database) -> str:
-    """A counter's."""
-    name = f"c-{uuid.uuid4().hex}"
-    shared.execute("INSERT INTO counter (name, count) VALUES (%s, 0)", name)
-    return name
-
-
-@pytest.fixture
-def environment(shared: Database, plain_environment: dict[str, str]) -> dict[str, str]:
-    return {**plain_environment, **shared.environment, "SECRET_KEY": SECRET_KEY}
 
 
 @asynccontextmanager

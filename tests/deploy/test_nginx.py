@@ -161,7 +161,7 @@ def test_an_error_comes_in_the_form_that_the_client_asks_for(accept: str, json_w
     if json_wanted:
         assert answered.headers["content-type"] == "application/problem+json"
         detail = "There is nothing at this address."
-        expected = {"type": "about:blank", "title": "Not Found", "status": 404, "detail": detail}
+        expected = {"type": "/problems/not-found", "title": "Not Found", "status": 404, "detail": detail}
         assert json.loads(answered.text) == expected
     else:
         assert answered.headers["content-type"] == "text/html; charset=utf-8"

@@ -1,0 +1,157 @@
+"""A minute of 256 clients, in which the database is killed twice and a worker twice: every guarantee holds."""
+
+import asyncio
+import signal
+import time
+import uuid
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SECRET_KEY, migrate
+from tests.counter.audit import audit
+from tests.counter.page import number_in
+from tests.databases import Database, DatabaseServer, make_database, private_mariadb
+from tests.load import get
+from tests.processes import Hypercorn, free_port, hypercorn, is_ready, wait_until
+
+CLIENTS = 256
+SECONDS = 60.0
+
+
+@dataclass
+class Hit:
+    """What a client knows of a hit: when it was first sent, when it was answered, which number it was given."""
+
+    key: str | None
+    sent: float
+    answered: float = 0.0
+    number: int | None = None
+
+
+class Clients:
+    """Half of the hits have a key, and those are sent again until they are answered; the others are sent once."""
+
+    def __init__(self) -> None:
+        self.services: list[Hypercorn] = []
+        self.hits: list[Hit] = []
+        self.statuses: dict[int, int] = {}
+        self.open = True
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for i in range(CLIENTS):
+                group.create_task(self._client(i))
+
+    async def _client(self, i: int) -> None:
+        connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        turn = 0
+        while self.open:
+            turn += 1
+            hit = Hit(uuid.uuid4().hex if (turn + i) % 2 else None, time.monotonic())
+            self.hits.append(hit)
+            while hit.number is None:
+                if connection is None:
+                    connection = await self._connect(i)
+                try:
+                    status, body = await get(*connection, "127.0.0.1", hit.key)
+                except (OSError, EOFError):
+                    status, body = 0, ""
+                self.statuses[status] = self.statuses.get(status, 0) + 1
+                if status == 200:
+                    hit.answered, hit.number = time.monotonic(), number_in(body)
+                else:
+                    connection[1].close()
+                    connection = None
+                    await asyncio.sleep(0.05)  # as a client would that is told Retry-After
+                    if hit.key is None:
+                        break
+        if connection:
+            connection[1].close()
+
+    async def _connect(self, i: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        while True:
+            service = self.services[i % len(self.services)]
+            with suppress(OSError):
+                return await asyncio.open_connection("127.0.0.1", service.port)
+            i += 1
+            await asyncio.sleep(0.05)
+
+
+def assert_ordered(hits: list[Hit]) -> None:
+    """A hit that was first sent after another was answered has a higher number."""
+    by_answer = sorted(hits, key=lambda hit: hit.answered)
+    highest, i = 0, 0
+    for hit in sorted(hits, key=lambda hit: hit.sent):
+        while i < len(by_answer) and by_answer[i].answered < hit.sent:
+            highest = max(highest, by_answer[i].number or 0)
+            i += 1
+        assert hit.number is not None
+        assert hit.number > highest, f"{hit.number} was given after {highest} had been answered"
+
+
+@pytest.mark.any_database
+async def test_a_minute_with_killed_databases_and_workers_breaks_no_guarantee(
+    plain_environment: dict[str, str], tmp_path: Path
+) -> None:
+    port = free_port()
+    with ExitStack() as stack:
+        server = stack.enter_context(private_mariadb(tmp_path, port))
+        database = make_database(server)
+        environment = {**plain_environment, **database.environment, "SECRET_KEY": SECRET_KEY}
+        migrate(environment)
+        clients = Clients()
+
+        def start_service() -> Hypercorn:
+            log = tmp_path / f"service-{uuid.uuid4().hex}.log"
+            service = stack.enter_context(hypercorn(environment, log))
+            wait_until(lambda: is_ready(service), log=log)
+            return service
+
+        clients.services = [start_service(), start_service()]
+        logs = [service.log for service in clients.services]
+
+        async def pass_until(part: float) -> None:
+            """Returns after a part of the time, and a thousand more hits."""
+            before, end = len(clients.hits), started + part * SECONDS
+            while time.monotonic() < end or len(clients.hits) < before + 1000:
+                await asyncio.sleep(0.1)
+
+        async def kill_database() -> DatabaseServer:
+            await asyncio.to_thread(server.end, signal.SIGKILL)
+            return await asyncio.to_thread(stack.enter_context, private_mariadb(tmp_path, port))
+
+        async def kill_worker() -> None:
+            victim = clients.services.pop(0)
+            victim.workers()[0].send_signal(signal.SIGKILL)
+            await asyncio.to_thread(victim.process.wait, 60)
+            clients.services.append(await asyncio.to_thread(start_service))
+            logs.append(clients.services[-1].log)
+
+        started = time.monotonic()
+        running = asyncio.create_task(clients.run())
+        await pass_until(0.15)
+        server = await kill_database()
+        await pass_until(0.4)
+        await kill_worker()
+        await pass_until(0.6)
+        server = await kill_database()
+        await pass_until(0.8)
+        await kill_worker()
+        await pass_until(1.0)
+        clients.open = False
+        async with asyncio.timeout(60):
+            await running
+
+        assert set(clients.statuses) <= {200, 503, 504, 0}, clients.statuses
+        answered = [hit for hit in clients.hits if hit.number is not None]
+        numbers = [hit.number for hit in answered]
+        assert len(set(numbers)) == len(numbers)
+        assert all(hit.number for hit in clients.hits if hit.key)
+        assert_ordered(answered)
+        total = audit(Database(server, database.name, database.environment))
+        unknown = clients.statuses.get(504, 0) + clients.statuses.get(0, 0)
+        assert len(numbers) <= total <= len(numbers) + unknown
+        assert not any("Traceback" in log.read_text() for log in logs)
