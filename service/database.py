@@ -50,6 +50,10 @@ class Unavailable(Exception):
     public = "The database is not available at the moment. The request was not carried out; please try again."
 
 
+class NotDurable(aiomysql.OperationalError):  # type: ignore[misc]  # aiomysql has no types
+    """The server may forget what it has said to be committed, and DURABILITY does not say that this is meant."""
+
+
 class OutcomeUnknown(Exception):
     """The connection was lost while the database was committing: the work may or may not have been done."""
 
@@ -102,6 +106,8 @@ def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None, c
         **pool,
     )
     run_at_connect(engine.sync_engine, _session(settings))
+    if settings.durability == "strict":
+        event.listen(engine.sync_engine, "connect", _refuse_unless_durable)
     return engine
 
 
@@ -113,6 +119,20 @@ def run_at_connect(engine: Engine, statement: str) -> None:
         cursor = connection.cursor()
         cursor.execute(statement)
         cursor.close()
+
+
+def _refuse_unless_durable(connection: Any, _record: object) -> None:
+    """Without the binary log InnoDB shows a commit to others before it is durable; hence all three."""
+    cursor = connection.cursor()
+    cursor.execute("SELECT @@log_bin, @@sync_binlog, @@innodb_flush_log_at_trx_commit")
+    found = tuple(int(value) for value in cursor.fetchone())
+    cursor.close()
+    if found != (1, 1, 1):
+        raise NotDurable(
+            0,
+            "The database may forget commits in a power cut: log_bin, sync_binlog and innodb_flush_log_at_trx_commit "
+            f"are {', '.join(map(str, found))} and must all be 1, unless DURABILITY=relaxed says that this is meant.",
+        )
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service import lifecycle
 from service.app import App
-from service.database import create_engine, error_code
+from service.database import NotDurable, create_engine, error_code
 from service.problems import problem_details
 from service.settings import ROOT
 
@@ -80,6 +80,8 @@ class Readiness:
         except exc.DBAPIError as error:
             if error_code(error) == ER.NO_SUCH_TABLE:
                 return self._reason_against_revisions([])
+            if isinstance(error.orig, NotDurable):
+                return str(error.orig.args[1])
             log.debug("readiness: %s", error.orig)
             return f"The database cannot be used (error {error_code(error)})."
 

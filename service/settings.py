@@ -38,6 +38,7 @@ class DatabaseSettings:
     idle_timeout: int
     pool_size: int
     pool_timeout: float
+    durability: Literal["strict", "relaxed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +132,10 @@ def _read_database(env: FileAwareEnv, *, username: str, password: str) -> Databa
         idle_timeout=env.int("DB_IDLE_TIMEOUT", 60, validate=between(5, 28_800)),
         pool_size=env.int("DB_POOL_SIZE", 10, validate=between(1, 1_000)),
         pool_timeout=env.float("DB_POOL_TIMEOUT", 5.0, validate=between(0.1, 60)),
+        durability=cast(
+            "Literal['strict', 'relaxed']",
+            env.str("DURABILITY", "strict", validate=validate.OneOf(("strict", "relaxed"))),
+        ),
     )
     if database.statement_timeout <= database.lock_timeout:
         raise ValueError("DB_STATEMENT_TIMEOUT must be longer than DB_LOCK_TIMEOUT")

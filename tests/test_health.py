@@ -80,6 +80,29 @@ def test_the_service_outlives_a_database_that_is_not_there_comes_and_is_killed(
         assert not service.logged("Traceback")
 
 
+@pytest.mark.any_database
+@pytest.mark.parametrize("variable", ["sync_binlog", "innodb_flush_log_at_trx_commit"])
+def test_a_server_that_may_forget_commits_is_refused_unless_that_is_meant(
+    database: Database, start: Start, variable: str
+) -> None:
+    if not database.server.is_root:
+        pytest.skip("needs MYSQL_ROOT_PASSWORD")
+    database.server.execute(f"SET GLOBAL {variable} = 0")
+    try:
+        strict, relaxed = start(app="tests.probe:app", workers=1, ready=False), start(workers=1, DURABILITY="relaxed")
+        status, detail = readiness(strict)
+        assert status == 503
+        assert variable in detail
+        assert "DURABILITY=relaxed" in detail
+        assert httpx.get(f"{strict.url}/").status_code == 503
+        assert httpx.get(f"{strict.url}/probe/query?sql=SELECT+1").status_code == 503
+        assert httpx.get(f"{relaxed.url}/").status_code == 200
+        assert not strict.logged("Traceback")
+    finally:
+        database.server.execute(f"SET GLOBAL {variable} = 1")
+    wait_until(lambda: is_ready(strict))
+
+
 def test_a_draining_worker_is_not_ready(database: Database, start: Start) -> None:
     server = start(app="tests.probe:app", workers=1)
     with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)) as asking:
