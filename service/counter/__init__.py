@@ -6,6 +6,7 @@ in one transaction (`sessions`).
 
 from service.app import App
 from service.counter import page
+from service.counter.commands import receipts_group
 from service.counter.lanes import Lanes
 from service.counter.sessions import Sessions
 from service.counter.settings import load_counter_settings
@@ -19,6 +20,7 @@ def register(app: App) -> None:
     database = app.settings.database
     app.connections += settings.lane_pool_size
     app.register_blueprint(page.blueprint)
+    app.cli.add_command(receipts_group(database))
 
     @app.before_serving
     async def open_lanes() -> None:

@@ -1,0 +1,74 @@
+"""Checking the books: whether history and receipts account for each number of a counter exactly once (G3)."""
+
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+from sqlalchemy import bindparam, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from service.counter.tables import counter, history, receipt
+
+PAGE = 10_000
+"""Rows that are held in memory at a time."""
+
+_COUNTERS = (
+    select(counter.c.id, counter.c.name).where(counter.c.id > bindparam("after")).order_by(counter.c.id).limit(PAGE)
+)
+_COUNTER = select(counter.c.start, counter.c.count.label("total")).where(counter.c.id == bindparam("of"))
+_ROLLED_UP = select(func.coalesce(func.sum(history.c.hits), 0)).where(history.c.counter_id == bindparam("of"))
+_RECEIPTS = (
+    select(receipt.c.first, receipt.c.last)
+    .where(receipt.c.counter_id == bindparam("of"), receipt.c.first > bindparam("after"))
+    .order_by(receipt.c.first)
+    .limit(PAGE)
+)
+
+
+class Verdict(NamedTuple):
+    """What was found for a counter; `finding` is None if its books are right. `receipts` is how many were read."""
+
+    name: str
+    total: int
+    receipts: int
+    finding: str | None
+
+
+async def verify(engine: AsyncEngine) -> AsyncIterator[Verdict]:
+    """Looks at one counter after the other, while the service counts. Holds no more than a page of rows.
+
+    Each counter is read in one snapshot (REPEATABLE READ), so that what is counted meanwhile is seen whole or not at
+    all; it locks nothing. Raises SQLAlchemy's DBAPIError.
+    """
+    after = 0
+    while True:
+        async with engine.connect() as connection:
+            counters = (await connection.execute(_COUNTERS, {"after": after})).all()
+        for counter_id, name in counters:
+            async with engine.connect() as plain:
+                connection = await plain.execution_options(isolation_level="REPEATABLE READ")
+                verdict = await _look_at(connection, counter_id, name)
+            if verdict is not None:
+                yield verdict
+        if len(counters) < PAGE:
+            return
+        after = counters[-1].id
+
+
+async def _look_at(connection: AsyncConnection, counter_id: int, name: str) -> Verdict | None:
+    """Returns None where the counter was deleted meanwhile."""
+    row = (await connection.execute(_COUNTER, {"of": counter_id})).one_or_none()
+    if row is None:
+        return None
+    rolled_up = int((await connection.execute(_ROLLED_UP, {"of": counter_id})).scalar_one())
+    last, read, after = row.start + rolled_up, 0, -1
+    while page := (await connection.execute(_RECEIPTS, {"of": counter_id, "after": after})).all():
+        for one in page:
+            if one.first != last + 1 or one.last < one.first:
+                what = "overlap" if one.first <= last else "gap"
+                found = f"{what}: after {last} comes a receipt of {one.first} to {one.last}"
+                return Verdict(name, row.total, read, found)
+            last = one.last
+        read += len(page)
+        after = page[-1].first
+    finding = None if last == row.total else f"the count is {row.total} and its receipts end with {last}"
+    return Verdict(name, row.total, read, finding)
