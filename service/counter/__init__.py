@@ -20,7 +20,7 @@ def register(app: App) -> None:
     database = app.settings.database
     app.connections += settings.lane_pool_size
     app.register_blueprint(page.blueprint)
-    app.cli.add_command(receipts_group(database))
+    app.cli.add_command(receipts_group(database, settings))
 
     @app.before_serving
     async def open_lanes() -> None:

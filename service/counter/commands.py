@@ -2,11 +2,15 @@
 
 import asyncio
 import sys
+from collections.abc import Coroutine
+from typing import NoReturn
 
 import click
 from sqlalchemy import exc
 
 from service.counter.receipts import verify
+from service.counter.roll_up import roll_up
+from service.counter.settings import CounterSettings
 from service.database import create_engine
 from service.settings import DatabaseSettings
 
@@ -14,7 +18,7 @@ UNAVAILABLE = 69
 """sysexits(3)'s EX_UNAVAILABLE, as the migration job has it."""
 
 
-def receipts_group(database: DatabaseSettings) -> click.Group:
+def receipts_group(database: DatabaseSettings, settings: CounterSettings) -> click.Group:
     """Returns the commands, for this database."""
 
     @click.group()
@@ -28,13 +32,27 @@ def receipts_group(database: DatabaseSettings) -> click.Group:
 
         It may run while the service counts. Ends with 0 if all is right, 1 if not, 69 if the database is away.
         """
-        try:
-            sys.exit(asyncio.run(_verify(database, verbose=verbose)))
-        except exc.DBAPIError as error:
-            click.echo(f"The database cannot be used: {error.orig}", err=True)
-            sys.exit(UNAVAILABLE)
+        _run(_verify(database, verbose=verbose))
+
+    @receipts.command("roll-up")
+    def roll_up_command() -> None:
+        """Turns receipts older than RECEIPT_RETENTION into hits of an hour, and deletes them.
+
+        It may run while the service counts, and twice at once; it may be stopped and started at any time. Ends with 0,
+        or 69 if the database is away.
+        """
+        _run(_roll_up(database, settings.receipt_retention))
 
     return receipts
+
+
+def _run(command: Coroutine[None, None, int]) -> NoReturn:
+    """Ends the process with the command's exit code."""
+    try:
+        sys.exit(asyncio.run(command))
+    except exc.DBAPIError as error:
+        click.echo(f"The database cannot be used: {error.orig}", err=True)
+        sys.exit(UNAVAILABLE)
 
 
 async def _verify(database: DatabaseSettings, *, verbose: bool) -> int:
@@ -53,3 +71,20 @@ async def _verify(database: DatabaseSettings, *, verbose: bool) -> int:
         await engine.dispose()
     click.echo(f"{counters} counters, {read} receipts read, {wrong} counters wrong")
     return 1 if wrong else 0
+
+
+async def _roll_up(database: DatabaseSettings, retention: int) -> int:
+    engine = create_engine(database)
+    total = busy = 0
+    try:
+        async for rolled_up in roll_up(engine, retention):
+            if rolled_up.receipts is None:
+                busy += 1
+                click.echo(f"{rolled_up.name}: left to another roll-up, which is at work on it", err=True)
+            elif rolled_up.receipts:
+                total += rolled_up.receipts
+                click.echo(f"{rolled_up.name}: {rolled_up.receipts} receipts")
+    finally:
+        await engine.dispose()
+    click.echo(f"{total} receipts rolled up, {busy} counters left to another")
+    return 0

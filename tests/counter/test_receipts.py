@@ -1,19 +1,29 @@
 import asyncio
 import subprocess
 import sys
+from datetime import datetime, timedelta
+from functools import partial
 
 import pytest
 
+from service.counter.roll_up import number_due
 from service.settings import ROOT
 from tests.conftest import Start
 from tests.counter.audit import audit
 from tests.databases import Database
 from tests.load import get_at_once
+from tests.processes import wait_until
+
+QUART = [sys.executable, "-m", "quart", "--app", "service.asgi:app"]
 
 
 def verify(environment: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return receipts(environment, "verify", *arguments)
+
+
+def receipts(environment: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "quart", "--app", "service.asgi:app", "receipts", "verify", *arguments],
+        [*QUART, "receipts", *arguments],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -64,3 +74,100 @@ def test_a_database_that_is_away_is_said(database: Database, environment: dict[s
     verified = verify({**environment, "DB_PORT": "1"})
     assert (verified.returncode, "Traceback" in verified.stderr) == (69, False)
     assert "cannot be used" in verified.stderr
+
+
+NOW = datetime(2026, 1, 10)  # noqa: DTZ001  # the database's are UTC and have no zone
+YOUNG, OLD, OLDER, FUTURE = (NOW + timedelta(days=days) for days in (-0.5, -2, -3, 9))
+
+
+@pytest.mark.parametrize(
+    ("times", "due"),
+    [
+        ([], 0),
+        ([YOUNG], 0),
+        ([OLD, OLD, YOUNG], 2),
+        ([YOUNG, OLD], 0),  # the clock had gone back
+        ([OLD, YOUNG, OLDER], 1),
+        ([OLD, FUTURE, OLD, YOUNG], 3),  # it had jumped ahead, once
+        ([FUTURE, FUTURE], 0),
+        ([OLD, FUTURE, YOUNG], 1),
+        ([NOW - timedelta(days=1)], 0),
+    ],
+)
+def test_receipts_go_when_they_and_all_before_them_are_old(times: list[datetime], due: int) -> None:
+    assert number_due(times, NOW, NOW - timedelta(days=1)) == due
+
+
+def fill(database: Database, count: int, age: str) -> None:
+    """Writes `count` receipts of two numbers each, so many days old, one after the other."""
+    ((last,),) = database.execute("SELECT count FROM counter")
+    rows = ",".join(
+        f"(x'{(last + 2 * i):032x}', 1, {last + 2 * i + 1}, {last + 2 * i + 2}, UTC_TIMESTAMP(6) + INTERVAL {age} DAY)"
+        for i in range(count)
+    )
+    database.execute(f"INSERT INTO receipt VALUES {rows}")
+    database.execute("UPDATE counter SET count = %s", last + 2 * count)
+
+
+def test_old_receipts_become_history_and_the_books_stay_right(database: Database, environment: dict[str, str]) -> None:
+    fill(database, 2500, "-3")
+    fill(database, 10, "-0.1")
+    ended = receipts(environment, "roll-up")
+    assert ended.returncode == 0, ended.stderr
+    assert "page: 2500 receipts" in ended.stdout
+    assert database.execute("SELECT COUNT(*), MIN(first) FROM receipt") == [(10, 5001)]
+    assert database.execute("SELECT SUM(hits) FROM history") == [(5000,)]
+    assert audit(database) == 5020
+    assert verify(environment).returncode == 0
+    assert "0 receipts rolled up" in receipts(environment, "roll-up").stdout
+
+
+@pytest.mark.any_database
+def test_a_clock_that_jumped_ahead_once_does_not_stop_the_roll_up(
+    database: Database, environment: dict[str, str]
+) -> None:
+    fill(database, 2200, "3000")
+    fill(database, 1, "-2")
+    fill(database, 5, "-0.1")
+    assert "page: 2201 receipts" in receipts(environment, "roll-up").stdout
+    assert audit(database) == 2 * 2206
+
+
+@pytest.mark.any_database
+def test_the_newest_receipt_is_kept_however_old_it_is(database: Database, environment: dict[str, str]) -> None:
+    fill(database, 1000, "-3")
+    receipts(environment, "roll-up")
+    assert database.execute("SELECT COUNT(*) FROM receipt") == [(1,)]
+    assert audit(database) == 2000
+
+
+@pytest.mark.any_database
+def test_roll_ups_that_are_killed_and_two_at_once_keep_the_books_right(
+    database: Database, environment: dict[str, str]
+) -> None:
+    fill(database, 8000, "-3")
+
+    def left() -> int:
+        return int(database.execute("SELECT COUNT(*) FROM receipt")[0][0])
+
+    while left() > 1:
+        fewer_than = max(left(), 2)
+        both = [subprocess.Popen([*QUART, "receipts", "roll-up"], cwd=ROOT, env=environment) for _ in range(2)]
+        wait_until(partial(lambda limit: left() < limit, fewer_than))
+        for process in both:
+            process.kill()
+            process.wait(30)
+        assert audit(database) == 16_000
+
+
+@pytest.mark.any_database
+async def test_hits_go_on_while_receipts_are_rolled_up(
+    database: Database, start: Start, environment: dict[str, str]
+) -> None:
+    fill(database, 5000, "-3")
+    service = start()
+    sent = asyncio.create_task(get_at_once([("127.0.0.1", service.port)], 1000, connections=16))
+    ended = await asyncio.to_thread(receipts, environment, "roll-up")
+    assert "page: 5000 receipts" in ended.stdout
+    assert {status for status, _ in await sent} == {200}
+    assert audit(database) == 11_000

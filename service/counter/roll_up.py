@@ -1,0 +1,141 @@
+"""Rolling receipts up: those older than the retention become hits of an hour in `history`, and are deleted.
+
+History's sum and the kept receipts account for 1..N at every moment: each transaction adds and deletes the same range
+of numbers, oldest number first. It can be stopped and started at any time, and runs beside the service.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from pymysql.constants import ER
+from sqlalchemy import bindparam, delete, exc, select, text
+from sqlalchemy.dialects.mysql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random
+
+from service.counter.tables import counter, history, receipt
+from service.database import error_code
+
+PAGE = 1_000
+"""Receipts of one transaction at the most."""
+
+_COUNTERS = (
+    select(counter.c.id, counter.c.name).where(counter.c.id > bindparam("after")).order_by(counter.c.id).limit(PAGE)
+)
+# A lock's name has 64 characters at the most, and is the server's, not the database's.
+_LOCK = text("SELECT GET_LOCK(CONCAT('roll-up:', MD5(CONCAT(DATABASE(), ' ', :of))), 0)")
+_TIMES = text("SELECT UTC_TIMESTAMP(6), UTC_TIMESTAMP(6) - INTERVAL :retention SECOND")
+_OLDEST = (
+    select(receipt.c.first, receipt.c.last, receipt.c.created_at)
+    .where(receipt.c.counter_id == bindparam("of"))
+    .order_by(receipt.c.first)
+    .limit(PAGE + 1)
+)
+_NEXT_IN_TIME = (
+    select(receipt.c.created_at)
+    .where(
+        receipt.c.counter_id == bindparam("of"),
+        receipt.c.first > bindparam("after"),
+        receipt.c.created_at <= bindparam("now"),
+    )
+    .order_by(receipt.c.first)
+    .limit(1)
+)
+_ADD = insert(history)
+_ADD = _ADD.on_duplicate_key_update(hits=history.c.hits + _ADD.inserted.hits)
+_DELETE = delete(receipt).where(
+    receipt.c.counter_id == bindparam("of"), receipt.c.first.between(bindparam("low"), bindparam("high"))
+)
+
+
+class RolledUp(NamedTuple):
+    """What became of a counter's receipts; None where another roll-up is at work on them."""
+
+    name: str
+    receipts: int | None
+
+
+async def roll_up(engine: AsyncEngine, retention: int) -> AsyncIterator[RolledUp]:
+    """Rolls up, counter after counter, the receipts older than `retention` seconds. Raises SQLAlchemy's DBAPIError."""
+    after = 0
+    while True:
+        async with engine.connect() as connection:
+            counters = (await connection.execute(_COUNTERS, {"after": after})).all()
+        for counter_id, name in counters:
+            # A connection for each: the lock ends with it.
+            async with engine.connect() as connection:
+                if (await connection.execute(_LOCK, {"of": counter_id})).scalar() != 1:
+                    yield RolledUp(name, None)
+                    continue
+                yield RolledUp(name, await _roll_up_counter(connection, counter_id, retention))
+        if len(counters) < PAGE:
+            return
+        after = counters[-1].id
+
+
+async def _roll_up_counter(connection: AsyncConnection, counter_id: int, retention: int) -> int:
+    total = 0
+    while True:
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception(_passes), stop=stop_after_attempt(5), wait=wait_random(0, 1), reraise=True
+        ):
+            with attempt:
+                await connection.rollback()
+                done = await _roll_up_page(connection, counter_id, retention)
+        if not done:
+            return total
+        total += done
+
+
+def _passes(error: BaseException) -> bool:
+    return isinstance(error, exc.DBAPIError) and error_code(error) in {ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT}
+
+
+async def _roll_up_page(connection: AsyncConnection, counter_id: int, retention: int) -> int:
+    """Rolls up one page in a transaction; returns how many receipts it had, 0 if none is due."""
+    of = {"of": counter_id}
+    now, cutoff = (await connection.execute(_TIMES, {"retention": retention})).one()
+    page = (await connection.execute(_OLDEST, of)).all()
+    newest_is_here = len(page) <= PAGE
+    page = page[:-1]  # either the newest of all, which says when the last hit was, or one too many
+    due = number_due([row.created_at for row in page], now, cutoff)
+    if due == 0 and page and not newest_is_here and all(row.created_at > now for row in page):
+        following = (await connection.execute(_NEXT_IN_TIME, {**of, "after": page[-1].first, "now": now})).scalar()
+        due = len(page) if following is not None and following < cutoff else 0
+    if due == 0:
+        await connection.rollback()
+        return 0
+    rows: list[Any] = list(page[:due])
+    hits: dict[datetime, int] = {}
+    for row in rows:
+        hour = row.created_at.replace(minute=0, second=0, microsecond=0)
+        hits[hour] = hits.get(hour, 0) + row.last - row.first + 1
+    await connection.execute(
+        _ADD, [{"counter_id": counter_id, "hour": hour, "hits": number} for hour, number in hits.items()]
+    )
+    deleted = await connection.execute(_DELETE, {**of, "low": rows[0].first, "high": rows[-1].first})
+    if deleted.rowcount != due:
+        await connection.rollback()
+        raise RuntimeError(
+            f"{due} receipts from {rows[0].first} on were read, and {deleted.rowcount} deleted: not done"
+        )
+    await connection.commit()
+    return due
+
+
+def number_due(times: Sequence[datetime], now: datetime, cutoff: datetime) -> int:
+    """Returns how many receipts, in the order of their numbers and from the first, may go.
+
+    A receipt goes when it and all before it are older than `cutoff`. One from the future was written when the clock had
+    jumped ahead: it says nothing, and goes with the next that does. One that is older than those before it was written
+    when the clock had gone back: it stays until those may go.
+    """
+    due = 0
+    for i, time in enumerate(times):
+        if time > now:
+            continue
+        if time >= cutoff:
+            break
+        due = i + 1
+    return due
