@@ -86,7 +86,7 @@ class Sessions:
         async with self._turns:
             try:
                 connection = await self._engine.connect()
-            except (exc.SQLAlchemyError, OSError) as error:
+            except (exc.SQLAlchemyError, OSError, RuntimeError) as error:
                 raise NotConnected(str(getattr(error, "orig", error))) from error
             raw = await connection.get_raw_connection()
             assert raw.driver_connection is not None
