@@ -23,8 +23,8 @@ PAGE = 1_000
 _COUNTERS = (
     select(counter.c.id, counter.c.name).where(counter.c.id > bindparam("after")).order_by(counter.c.id).limit(PAGE)
 )
-# A lock's name has 64 characters at the most, and is the server's, not the database's.
-_LOCK = text("SELECT GET_LOCK(CONCAT('roll-up:', MD5(CONCAT(DATABASE(), ' ', :of))), 0)")
+# A lock's name has 64 characters at the most, and is the server's, not the database's. MySQL 9.7 has no MD5.
+_LOCK = text("SELECT GET_LOCK(CONCAT('roll-up:', LEFT(SHA2(CONCAT(DATABASE(), ' ', :of), 256), 40)), 0)")
 _TIMES = text("SELECT UTC_TIMESTAMP(6), UTC_TIMESTAMP(6) - INTERVAL :retention SECOND")
 _OLDEST = (
     select(receipt.c.first, receipt.c.last, receipt.c.created_at)

@@ -117,3 +117,16 @@ async def test_hits_whose_database_connections_are_killed_are_never_counted_or_g
     assert len(given) == len(set(given))
     ((_, count),) = row(database)
     assert len(given) <= count <= len(given) + unknown
+
+
+@pytest.mark.any_database
+def test_nothing_is_counted_on_a_server_that_may_forget_it(database: Database, start: Start) -> None:
+    if not database.server.is_root:
+        pytest.skip("needs MYSQL_ROOT_PASSWORD")
+    service = start(workers=1)
+    database.server.execute("SET GLOBAL sync_binlog = 0")
+    try:
+        assert httpx.get(f"{service.url}/").status_code == 503
+    finally:
+        database.server.execute("SET GLOBAL sync_binlog = 1")
+    assert number(httpx.get(f"{service.url}/")) == 1
