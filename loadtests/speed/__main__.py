@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -207,7 +208,7 @@ def render(runs: list[Run], given: argparse.Namespace) -> str:
         "the highest round. Load generator (wrk, one thread), service and database (MariaDB, fully durable: `log_bin`,",
         "`sync_binlog=1`, `innodb_flush_log_at_trx_commit=1`) share the machine. To repeat it:",
         "",
-        f"    ./run speed {' '.join(sys.argv[1:])}".rstrip(),
+        f"    ./run speed {shlex.join(sys.argv[1:])}".rstrip(),
         "",
         f"{datetime.now(UTC):%Y-%m-%d}; {machine}, {versions}; {given.workers} workers, {rounds}.",
         "",
