@@ -4,7 +4,7 @@ The modules beside this file are the platform; the application is the sub-packag
 place, change the import and the registration here.
 """
 
-from service import counter, database, health, lifecycle, logs, problems
+from service import counter, database, health, lifecycle, logs, problems, tokens
 from service.app import App
 from service.forwarded import Forwarded
 from service.settings import Settings
@@ -18,6 +18,7 @@ def create_app(settings: Settings) -> App:
     lifecycle.register(app)
     database.register(app)
     health.register(app)
+    tokens.register(app)
     counter.register(app)
     app.asgi_app = Forwarded(app.asgi_app, settings.trusted_proxies)  # type: ignore[method-assign]
     return app

@@ -31,6 +31,7 @@ class Problem(Exception):
         self.status = status
         self.slug = slug
         self.detail = detail
+        self.headers: dict[str, str] = {}
 
 
 def register(app: Quart) -> None:
@@ -83,7 +84,9 @@ async def _http_exception(error: HTTPException) -> Response:
 
 
 async def _problem(error: Problem) -> Response:
-    return problem(error.status, error.detail, error.slug)
+    response = problem(error.status, error.detail, error.slug)
+    response.headers.update(error.headers)
+    return response
 
 
 async def _unavailable(error: Unavailable) -> Response:

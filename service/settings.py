@@ -5,7 +5,7 @@ the value. `.quartenv.example` is the manual of every setting.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
@@ -13,6 +13,8 @@ from typing import Literal, TypeVar, cast
 
 from dotenv import load_dotenv
 from environs import EnvError, FileAwareEnv, ValidationError, validate
+
+from service.token_file import Token, parse_tokens
 
 _T = TypeVar("_T")
 
@@ -53,6 +55,8 @@ class Settings:
     body_timeout: float
     max_body_size: int
     trusted_proxies: tuple[str, ...]
+    api_tokens_required: bool
+    api_tokens: Mapping[str, Token] = field(repr=False)
     database: DatabaseSettings
 
 
@@ -89,17 +93,20 @@ def load(read: Callable[[FileAwareEnv], _T]) -> _T:
 
 def _read_settings(env: FileAwareEnv) -> Settings:
     database = _read_database(env, username=_text(env, "DB_USERNAME"), password=_text(env, "DB_PASSWORD"))
+    environment = cast(
+        "Literal['production', 'development']",
+        env.str("QUART_ENV", "production", validate=validate.OneOf(("production", "development"))),
+    )
     settings = Settings(
-        environment=cast(
-            "Literal['production', 'development']",
-            env.str("QUART_ENV", "production", validate=validate.OneOf(("production", "development"))),
-        ),
+        environment=environment,
         secret_key=env.str("SECRET_KEY", validate=_length(minimum=16)),
         log_level=_log_level(env),
         workers=env.int("WORKERS", 2, validate=between(1, 256)),
         request_timeout=env.float("REQUEST_TIMEOUT", 15.0, validate=between(0.1, 25)),
         body_timeout=env.float("BODY_TIMEOUT", 10.0, validate=between(0.1, 25)),
         max_body_size=env.int("MAX_BODY_SIZE", 65_536, validate=between(1_024, 1_073_741_824)),
+        api_tokens_required=env.bool("API_TOKENS_REQUIRED", environment == "production"),
+        api_tokens=parse_tokens(env.str("API_TOKENS", "")),
         trusted_proxies=tuple(env.list("TRUSTED_PROXIES", ["127.0.0.1", "::1"], validate=_proxies)),
         database=database,
     )

@@ -42,7 +42,7 @@ def refuses(server: Hypercorn) -> bool:
         httpx.get(f"{server.url}/livez")
     except httpx.ConnectError:
         return True
-    except httpx.ReadError:  # accepted by nobody before the socket was closed
+    except (httpx.ReadError, httpx.RemoteProtocolError):  # closed before it was accepted, or before it was read
         return False
     return False
 

@@ -5,7 +5,7 @@ in one transaction (`sessions`).
 """
 
 from service.app import App
-from service.counter import page
+from service.counter import api, openapi, page
 from service.counter.commands import receipts_group
 from service.counter.lanes import Lanes
 from service.counter.sessions import Sessions
@@ -20,6 +20,8 @@ def register(app: App) -> None:
     database = app.settings.database
     app.connections += settings.lane_pool_size
     app.register_blueprint(page.blueprint)
+    app.register_blueprint(api.blueprint)
+    openapi.register(app)
     app.cli.add_command(receipts_group(database, settings))
 
     @app.before_serving

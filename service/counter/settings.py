@@ -11,6 +11,7 @@ from service.settings import between, load
 class CounterSettings:
     """Sizes are numbers of hits; the pool's, of connections. `receipt_retention` is in seconds."""
 
+    auto_create: bool
     batch_size: int
     lane_queue_size: int
     worker_queue_size: int
@@ -25,6 +26,7 @@ def load_counter_settings() -> CounterSettings:
 
 def _read(env: FileAwareEnv) -> CounterSettings:
     return CounterSettings(
+        auto_create=env.bool("COUNTERS_AUTO_CREATE", False),
         batch_size=env.int("LANE_BATCH_SIZE", 1_000, validate=between(1, 10_000)),
         lane_queue_size=env.int("LANE_QUEUE_SIZE", 2_000, validate=between(1, 1_000_000)),
         worker_queue_size=env.int("WORKER_QUEUE_SIZE", 10_000, validate=between(1, 1_000_000)),

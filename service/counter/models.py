@@ -1,0 +1,117 @@
+"""The bodies, queries and answers of the API, as msgspec reads and writes them and as /openapi.json shows them."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from service.counter.answers import LARGEST
+
+LARGEST_AMOUNT = 1_000_000
+LARGEST_PAGE = 100
+
+Start = Annotated[int, Meta(ge=0, le=LARGEST)]
+Title = Annotated[str, Meta(max_length=200)]
+
+
+class NewHit(msgspec.Struct, forbid_unknown_fields=True):
+    """How many to count."""
+
+    amount: Annotated[int, Meta(ge=1, le=LARGEST_AMOUNT)] = 1
+
+
+class NewCounter(msgspec.Struct, forbid_unknown_fields=True):
+    """A counter to be made or given another title. What is left out stays as it is, or is null and 0."""
+
+    title: Title | UnsetType | None = UNSET
+    start: Start | UnsetType = UNSET
+
+
+class Counted(msgspec.Struct):
+    """The numbers `first` to `last` were given; `number` is the last. `receipt` is 32 hexadecimal digits."""
+
+    counter: str
+    number: int
+    first: int
+    last: int
+    receipt: str
+
+
+class Counter(msgspec.Struct):
+    """A counter: `value` is its last number, `start` the one before its first."""
+
+    name: str
+    title: str | None
+    value: int
+    start: int
+    created: datetime
+    last_hit: datetime | None
+
+
+class Page(msgspec.Struct):
+    """Names in the order of their characters; `next` is the path of the next page."""
+
+    counters: list[str]
+    next: str | None
+
+
+class ReceiptRead(msgspec.Struct):
+    """The numbers that were given under a receipt."""
+
+    counter: str
+    receipt: str
+    first: int
+    last: int
+    created: datetime
+
+
+class Bucket(msgspec.Struct):
+    """The hits of an hour or a day (UTC), by its beginning."""
+
+    time: datetime
+    hits: int
+
+
+class History(msgspec.Struct):
+    """The hours or days with hits, oldest first. The first and the last day may be cut by `from` and `to`."""
+
+    counter: str
+    by: Literal["hour", "day"]
+    from_: datetime = msgspec.field(name="from")
+    to: datetime
+    hits: list[Bucket]
+
+
+class ProblemDetails(msgspec.Struct):
+    """Problem Details (RFC 9457); docs/api.md names each type."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+class PageQuery(msgspec.Struct):
+    """What GET /counters is asked."""
+
+    after: Annotated[str, Meta(description="The name after which the page begins.")] = ""
+    limit: Annotated[int, Meta(ge=1, le=LARGEST_PAGE)] = 20
+
+
+class HistoryQuery(msgspec.Struct):
+    """What a history is asked."""
+
+    from_: Annotated[datetime, Meta(tz=True, description="By default 24 hours before `to`.")] | UnsetType = (
+        msgspec.field(name="from", default=UNSET)
+    )
+    to: Annotated[datetime, Meta(tz=True, description="By default now.")] | UnsetType = UNSET
+    by: Literal["hour", "day"] = "hour"
+
+
+class KeyHeader(msgspec.Struct):
+    """The header that makes a hit safe to repeat."""
+
+    key: Annotated[str, Meta(description="1 to 255 visible ASCII characters, in quotes or without.")] | UnsetType = (
+        msgspec.field(name="Idempotency-Key", default=UNSET)
+    )

@@ -1,0 +1,73 @@
+"""Making and deleting counters, each in one transaction."""
+
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+from sqlalchemy import bindparam, delete, select, text, update
+from sqlalchemy.dialects.mysql import insert
+
+from service.counter.answers import NoSuchCounter
+from service.counter.tables import counter, history
+from service.database import transaction
+from service.problems import Problem
+
+RECEIPTS_AT_ONCE = 10_000
+"""Receipts that a deletion takes with it; the roll-up removes what is left of more."""
+
+_MAKE = insert(counter).prefix_with("IGNORE")
+LOCK = select(counter.c.id, counter.c.start).where(counter.c.name == bindparam("of")).with_for_update()
+_RENAME = update(counter).where(counter.c.id == bindparam("of")).values(title=bindparam("new"))
+DELETE = delete(counter).where(counter.c.id == bindparam("of"))
+DELETE_HISTORY = delete(history).where(history.c.counter_id == bindparam("of"))
+DELETE_RECEIPTS = text(f"DELETE FROM receipt WHERE counter_id = :of LIMIT {RECEIPTS_AT_ONCE:d}")  # noqa: S608
+
+
+class ExistsOtherwise(Problem):
+    """The counter is there, and began elsewhere."""
+
+    def __init__(self, start: int) -> None:
+        text = f"This counter is there and started at {start}, which cannot be changed: delete it first."
+        super().__init__(409, "counter-exists-otherwise", text)
+
+
+async def make(name: str, title: str | UnsetType | None, start: int | UnsetType) -> bool:
+    """Makes the counter, or gives the one that there is the title if one is given. Returns whether it was made.
+
+    Raises ExistsOtherwise where there is one that started elsewhere than asked.
+    """
+    new: dict[str, Any] = {"name": name, "title": None if title is UNSET else title}
+    new |= {"start": 0 if start is UNSET else start, "count": 0 if start is UNSET else start}
+    if await _change(name, title, start):
+        return False
+    async with transaction() as connection:
+        made = await connection.execute(_MAKE, new)
+    if made.rowcount == 1:
+        return True
+    # Another has just made it. The failed INSERT left a shared lock, with which two deadlock: so a new transaction.
+    if await _change(name, title, start):
+        return False
+    raise NoSuchCounter  # deleted in the very moment
+
+
+async def _change(name: str, title: str | UnsetType | None, start: int | UnsetType) -> bool:
+    """Gives the counter the title if there is one to give. Returns whether there is such a counter."""
+    async with transaction() as connection:
+        there = (await connection.execute(LOCK, {"of": name})).one_or_none()
+        if there is None:
+            return False
+        if start is not UNSET and there.start != start:
+            raise ExistsOtherwise(there.start)
+        if title is not UNSET:
+            await connection.execute(_RENAME, {"of": there.id, "new": title})
+        return True
+
+
+async def delete_counter(name: str) -> bool:
+    """Deletes the counter, its history and its receipts; returns whether there was one."""
+    async with transaction() as connection:
+        there = (await connection.execute(LOCK, {"of": name})).one_or_none()
+        if there is None:
+            return False
+        for statement in DELETE, DELETE_HISTORY, DELETE_RECEIPTS:
+            await connection.execute(statement, {"of": there.id})
+        return True

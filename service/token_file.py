@@ -1,0 +1,47 @@
+"""The file of tokens: a line for each, with its name, its scopes and the SHA-256 of the token itself.
+
+256 random bits need no slower hash. What scopes there are is the application's choice.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+_LINE = re.compile(r"(?P<name>[a-z0-9][a-z0-9._-]{0,62}) +(?P<scopes>[a-z]+(,[a-z]+)*) +(?P<digest>[0-9a-f]{64})")
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token's name, for logs and as the owner of keys, and what it may do."""
+
+    name: str
+    scopes: frozenset[str]
+
+
+def parse_tokens(text: str) -> dict[str, Token]:
+    """Returns the tokens by the SHA-256 of each, in hexadecimal, out of lines of `name scope,scope sha256`.
+
+    Raises ValueError, which names the line and holds nothing of it.
+    """
+    tokens: dict[str, Token] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        found = _LINE.fullmatch(line.strip())
+        if found is None:
+            raise ValueError(f"API_TOKENS is malformed in line {number}: it must be `name scope,scope sha256`")
+        tokens[found["digest"]] = Token(found["name"], frozenset(found["scopes"].split(",")))
+    return tokens
+
+
+def line_of(name: str, scopes: tuple[str, ...], secret: str) -> str:
+    """Returns the line for a token. Raises ValueError where name or scopes cannot be in one."""
+    line = f"{name} {','.join(scopes)} {digest(secret)}"
+    if _LINE.fullmatch(line) is None:
+        raise ValueError("a name is [a-z0-9][a-z0-9._-]{0,62}, a scope is [a-z]+")
+    return line
+
+
+def digest(secret: str) -> str:
+    """Returns the SHA-256 in hexadecimal."""
+    return hashlib.sha256(secret.encode()).hexdigest()

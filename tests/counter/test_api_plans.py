@@ -1,0 +1,65 @@
+"""Each query of the API finds its rows by an index, however many there are."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pymysql.cursors
+import pytest
+from sqlalchemy.dialects import mysql
+
+from service.counter import reading, registry
+from tests.conftest import SECRET_KEY, migrate
+from tests.databases import Database, DatabaseServer, new_database
+
+KEY = b"k" * 16
+SPAN = {"of": 1, "start": "2026-01-01", "end": "2026-01-02", "form": "%Y"}
+
+
+@pytest.fixture(scope="module")
+def many(server: DatabaseServer, plain_environment: dict[str, str]) -> Iterator[Database]:
+    """Enough rows of enough counters that reading all of a table would be slow; 1 is the counter `plan-1`."""
+    with new_database(server) as database:
+        migrate({**plain_environment, **database.environment, "SECRET_KEY": SECRET_KEY})
+        counters = ",".join(f"({i}, 'plan-{i}', 0)" for i in range(2, 3_000))
+        receipts = ",".join(
+            f"(x'{i:032x}', {i % 50 + 1}, {i}, {i}, '2026-01-01' + INTERVAL {i} MINUTE)" for i in range(20_000)
+        )
+        hours = ",".join(f"({i % 50 + 1}, '2026-01-01' + INTERVAL {i} HOUR, 1)" for i in range(5_000))
+        database.execute("UPDATE counter SET name = 'plan-1'")
+        database.execute(f"INSERT INTO counter (id, name, count) VALUES {counters}")
+        database.execute(f"INSERT INTO receipt VALUES {receipts}")
+        database.execute("UPDATE receipt SET `key` = %s WHERE counter_id = 1 LIMIT 1", KEY)
+        database.execute(f"INSERT INTO history VALUES {hours}")
+        for table in "counter", "receipt", "history":
+            database.execute(f"ANALYZE TABLE {table}")
+        yield database
+
+
+@pytest.mark.parametrize(
+    ("statement", "parameters", "indexes"),
+    [
+        (reading.COUNTER, {"of": "plan-1"}, {"uq_counter_name", "ix_receipt_counter_id_first"}),
+        (reading.NAMES, {"after": "plan-7", "limit": 20}, {"uq_counter_name"}),
+        (reading.ID, {"of": "plan-1"}, {"uq_counter_name"}),
+        (reading.RECEIPT, {"of": KEY, "name": "plan-1"}, {"PRIMARY", "uq_counter_name"}),
+        (reading.HISTORY, SPAN, {"ix_receipt_counter_id_created_at", "PRIMARY"}),
+        (registry.LOCK, {"of": "plan-1"}, {"uq_counter_name"}),
+        (registry.DELETE, {"of": 1}, {"PRIMARY"}),
+        (registry.DELETE_HISTORY, {"of": 1}, {"PRIMARY"}),
+        (registry.DELETE_RECEIPTS, {"of": 1}, {"ix_receipt_counter_id_first", "ix_receipt_counter_id_created_at"}),
+    ],
+    ids=["counter", "names", "id", "receipt", "history", "lock", "delete", "delete-history", "delete-receipts"],
+)
+def test_a_query_reads_no_table_from_end_to_end(
+    many: Database, statement: Any, parameters: dict[str, Any], indexes: set[str]
+) -> None:
+    compiled = statement.compile(dialect=mysql.dialect(paramstyle="pyformat"))
+    with (
+        many.server.connect(database=many.name, cursorclass=pymysql.cursors.DictCursor) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute(f"EXPLAIN FORMAT=TRADITIONAL {compiled}", {**compiled.params, **parameters})
+        plan = [row for row in cursor.fetchall() if row["table"] and not row["table"].startswith("<")]
+    assert plan
+    assert all(row["key"] in indexes and row["type"] not in {"ALL", "index"} for row in plan), plan
+    assert not [row for row in plan if "filesort" in (row["Extra"] or "")], plan

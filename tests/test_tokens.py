@@ -1,0 +1,33 @@
+import subprocess
+import sys
+
+import pytest
+
+from service.settings import ROOT
+from service.token_file import parse_tokens
+
+
+def make_token(environment: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "quart", "--app", "service.asgi:app", "tokens", "make", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("line", ["a count", "a count " + "g" * 64, "A count " + "0" * 64, "a Count " + "0" * 64])
+def test_a_malformed_line_is_named_and_not_shown(line: str) -> None:
+    with pytest.raises(ValueError, match="line 3") as raised:
+        parse_tokens(f"# tokens\n\n{line}\n")
+    assert line not in str(raised.value)
+
+
+def test_a_name_or_scope_that_cannot_be_in_the_file_is_refused(plain_environment: dict[str, str]) -> None:
+    own = {"SECRET_KEY": "x" * 16, "DB_HOST": "db.example", "DB_USERNAME": "u", "DB_PASSWORD": "p"}
+    for name, scope in ("two words", "count"), ("a", "count things"):
+        ended = make_token({**plain_environment, **own}, name, "--scope", scope)
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert "a name is" in ended.stderr
