@@ -9,7 +9,7 @@ import click
 from sqlalchemy import exc
 
 from service.counter.receipts import verify
-from service.counter.roll_up import roll_up
+from service.counter.roll_up import delete_left_over, roll_up
 from service.counter.settings import CounterSettings
 from service.database import create_engine
 from service.settings import DatabaseSettings
@@ -36,7 +36,7 @@ def receipts_group(database: DatabaseSettings, settings: CounterSettings) -> cli
 
     @receipts.command("roll-up")
     def roll_up_command() -> None:
-        """Turns receipts older than RECEIPT_RETENTION into hits of an hour, and deletes them.
+        """Turns receipts older than RECEIPT_RETENTION into hits of an hour, and deletes them and deleted counters'.
 
         It may run while the service counts, and twice at once; it may be stopped and started at any time. Ends with 0,
         or 69 if the database is away.
@@ -84,7 +84,8 @@ async def _roll_up(database: DatabaseSettings, retention: int) -> int:
             elif rolled_up.receipts:
                 total += rolled_up.receipts
                 click.echo(f"{rolled_up.name}: {rolled_up.receipts} receipts")
+        left_over = await delete_left_over(engine)
     finally:
         await engine.dispose()
-    click.echo(f"{total} receipts rolled up, {busy} counters left to another")
+    click.echo(f"{total} receipts rolled up, {left_over} of deleted counters deleted, {busy} counters left to another")
     return 0

@@ -9,13 +9,12 @@ from typing import Literal
 from sqlalchemy import bindparam, func, select, union_all
 
 from service.counter.models import Bucket, Counter, ReceiptRead
-from service.counter.tables import counter, history, receipt
+from service.counter.tables import IN_ORDER, counter, history, receipt
 from service.database import transaction
 
-# MariaDB 10.11 would take the wider index, which has all columns, and sort every receipt of the counter.
 _LAST_HIT = (
     select(receipt.c.created_at)
-    .with_hint(receipt, "FORCE INDEX (ix_receipt_counter_id_first)")
+    .with_hint(receipt, IN_ORDER)
     .where(receipt.c.counter_id == counter.c.id)
     .order_by(receipt.c.first.desc())
     .limit(1)

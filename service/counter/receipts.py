@@ -6,18 +6,19 @@ from typing import NamedTuple
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from service.counter.tables import counter, history, receipt
+from service.counter.tables import IN_ORDER, counter, history, receipt
 
 PAGE = 10_000
 """Rows that are held in memory at a time."""
 
-_COUNTERS = (
+COUNTERS = (
     select(counter.c.id, counter.c.name).where(counter.c.id > bindparam("after")).order_by(counter.c.id).limit(PAGE)
 )
-_COUNTER = select(counter.c.start, counter.c.count.label("total")).where(counter.c.id == bindparam("of"))
-_ROLLED_UP = select(func.coalesce(func.sum(history.c.hits), 0)).where(history.c.counter_id == bindparam("of"))
-_RECEIPTS = (
+COUNTER = select(counter.c.start, counter.c.count.label("total")).where(counter.c.id == bindparam("of"))
+ROLLED_UP = select(func.coalesce(func.sum(history.c.hits), 0)).where(history.c.counter_id == bindparam("of"))
+RECEIPTS = (
     select(receipt.c.first, receipt.c.last)
+    .with_hint(receipt, IN_ORDER)
     .where(receipt.c.counter_id == bindparam("of"), receipt.c.first > bindparam("after"))
     .order_by(receipt.c.first)
     .limit(PAGE)
@@ -42,7 +43,7 @@ async def verify(engine: AsyncEngine) -> AsyncIterator[Verdict]:
     after = 0
     while True:
         async with engine.connect() as connection:
-            counters = (await connection.execute(_COUNTERS, {"after": after})).all()
+            counters = (await connection.execute(COUNTERS, {"after": after})).all()
         for counter_id, name in counters:
             async with engine.connect() as plain:
                 connection = await plain.execution_options(isolation_level="REPEATABLE READ")
@@ -56,12 +57,12 @@ async def verify(engine: AsyncEngine) -> AsyncIterator[Verdict]:
 
 async def _look_at(connection: AsyncConnection, counter_id: int, name: str) -> Verdict | None:
     """Returns None where the counter was deleted meanwhile."""
-    row = (await connection.execute(_COUNTER, {"of": counter_id})).one_or_none()
+    row = (await connection.execute(COUNTER, {"of": counter_id})).one_or_none()
     if row is None:
         return None
-    rolled_up = int((await connection.execute(_ROLLED_UP, {"of": counter_id})).scalar_one())
+    rolled_up = int((await connection.execute(ROLLED_UP, {"of": counter_id})).scalar_one())
     last, read, after = row.start + rolled_up, 0, -1
-    while page := (await connection.execute(_RECEIPTS, {"of": counter_id, "after": after})).all():
+    while page := (await connection.execute(RECEIPTS, {"of": counter_id, "after": after})).all():
         for one in page:
             if one.first != last + 1 or one.last < one.first:
                 what = "overlap" if one.first <= last else "gap"

@@ -14,26 +14,29 @@ from sqlalchemy.dialects.mysql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random
 
-from service.counter.tables import counter, history, receipt
+from service.counter.registry import DELETE_RECEIPTS
+from service.counter.tables import IN_ORDER, counter, history, receipt
 from service.database import error_code
 
 PAGE = 1_000
 """Receipts of one transaction at the most."""
 
-_COUNTERS = (
+COUNTERS = (
     select(counter.c.id, counter.c.name).where(counter.c.id > bindparam("after")).order_by(counter.c.id).limit(PAGE)
 )
 # A lock's name has 64 characters at the most, and is the server's, not the database's. MySQL 9.7 has no MD5.
 _LOCK = text("SELECT GET_LOCK(CONCAT('roll-up:', LEFT(SHA2(CONCAT(DATABASE(), ' ', :of), 256), 40)), 0)")
 _TIMES = text("SELECT UTC_TIMESTAMP(6), UTC_TIMESTAMP(6) - INTERVAL :retention SECOND")
-_OLDEST = (
+OLDEST = (
     select(receipt.c.first, receipt.c.last, receipt.c.created_at)
+    .with_hint(receipt, IN_ORDER)
     .where(receipt.c.counter_id == bindparam("of"))
     .order_by(receipt.c.first)
     .limit(PAGE + 1)
 )
-_NEXT_IN_TIME = (
+NEXT_IN_TIME = (
     select(receipt.c.created_at)
+    .with_hint(receipt, IN_ORDER)
     .where(
         receipt.c.counter_id == bindparam("of"),
         receipt.c.first > bindparam("after"),
@@ -44,7 +47,15 @@ _NEXT_IN_TIME = (
 )
 _ADD = insert(history)
 _ADD = _ADD.on_duplicate_key_update(hits=history.c.hits + _ADD.inserted.hits)
-_DELETE = delete(receipt).where(
+OWNERS = (
+    select(receipt.c.counter_id)
+    .where(receipt.c.counter_id > bindparam("after"))
+    .distinct()
+    .order_by(receipt.c.counter_id)
+    .limit(PAGE)
+)
+_THERE = select(counter.c.id).where(counter.c.id.in_(bindparam("owners", expanding=True)))
+DELETE = delete(receipt).where(
     receipt.c.counter_id == bindparam("of"), receipt.c.first.between(bindparam("low"), bindparam("high"))
 )
 
@@ -61,7 +72,7 @@ async def roll_up(engine: AsyncEngine, retention: int) -> AsyncIterator[RolledUp
     after = 0
     while True:
         async with engine.connect() as connection:
-            counters = (await connection.execute(_COUNTERS, {"after": after})).all()
+            counters = (await connection.execute(COUNTERS, {"after": after})).all()
         for counter_id, name in counters:
             # A connection for each: the lock ends with it.
             async with engine.connect() as connection:
@@ -72,6 +83,31 @@ async def roll_up(engine: AsyncEngine, retention: int) -> AsyncIterator[RolledUp
         if len(counters) < PAGE:
             return
         after = counters[-1].id
+
+
+async def delete_left_over(engine: AsyncEngine) -> int:
+    """Deletes the receipts that a deleted counter has left; returns how many. Raises SQLAlchemy's DBAPIError."""
+    after = total = 0
+    async with engine.connect() as connection:
+        # Ids are not used again, and a counter is there before its receipts: whose receipts are read first and is then
+        # not there has been deleted.
+        while owners := (await connection.execute(OWNERS, {"after": after})).scalars().all():
+            there = set((await connection.execute(_THERE, {"owners": owners})).scalars())
+            for owner in owners:
+                if owner not in there:
+                    total += await _delete_of(connection, owner)
+            after = owners[-1]
+    return total
+
+
+async def _delete_of(connection: AsyncConnection, counter_id: int) -> int:
+    total = 0
+    while True:
+        deleted = await connection.execute(DELETE_RECEIPTS, {"of": counter_id})
+        await connection.commit()
+        if deleted.rowcount == 0:
+            return total
+        total += deleted.rowcount
 
 
 async def _roll_up_counter(connection: AsyncConnection, counter_id: int, retention: int) -> int:
@@ -96,12 +132,12 @@ async def _roll_up_page(connection: AsyncConnection, counter_id: int, retention:
     """Rolls up one page in a transaction; returns how many receipts it had, 0 if none is due."""
     of = {"of": counter_id}
     now, cutoff = (await connection.execute(_TIMES, {"retention": retention})).one()
-    page = (await connection.execute(_OLDEST, of)).all()
+    page = (await connection.execute(OLDEST, of)).all()
     newest_is_here = len(page) <= PAGE
     page = page[:-1]  # either the newest of all, which says when the last hit was, or one too many
     due = number_due([row.created_at for row in page], now, cutoff)
     if due == 0 and page and not newest_is_here and all(row.created_at > now for row in page):
-        following = (await connection.execute(_NEXT_IN_TIME, {**of, "after": page[-1].first, "now": now})).scalar()
+        following = (await connection.execute(NEXT_IN_TIME, {**of, "after": page[-1].first, "now": now})).scalar()
         due = len(page) if following is not None and following < cutoff else 0
     if due == 0:
         await connection.rollback()
@@ -114,7 +150,7 @@ async def _roll_up_page(connection: AsyncConnection, counter_id: int, retention:
     await connection.execute(
         _ADD, [{"counter_id": counter_id, "hour": hour, "hits": number} for hour, number in hits.items()]
     )
-    deleted = await connection.execute(_DELETE, {**of, "low": rows[0].first, "high": rows[-1].first})
+    deleted = await connection.execute(DELETE, {**of, "low": rows[0].first, "high": rows[-1].first})
     if deleted.rowcount != due:
         await connection.rollback()
         raise RuntimeError(

@@ -34,7 +34,7 @@ _RECEIPT = "(x'{key}',{id},LAST_INSERT_ID()-{hits}+{first},LAST_INSERT_ID()-{hit
 _FIND = "SELECT id FROM counter WHERE name = %s"
 _CREATE = "INSERT IGNORE INTO counter (name, count) VALUES (%s, 0)"
 _LOCK = "SELECT count FROM counter WHERE id = %s FOR UPDATE"
-_LOOK_UP = "SELECT `key`, first, last FROM receipt WHERE `key` IN ({keys})"
+LOOK_UP = "SELECT `key`, first, last FROM receipt WHERE `key` IN ({keys})"
 
 _OUT_OF_RANGE = 1690  # ER_DATA_OUT_OF_RANGE
 
@@ -133,7 +133,7 @@ class Session:
     async def look_up(self, keys: Sequence[bytes]) -> dict[bytes, Receipt]:
         """Returns the receipts that there are."""
         # In hexadecimal, as in `count`: the server shows statements to administrators as text.
-        rows = await self._run(_LOOK_UP.format(keys=",".join(f"x'{key.hex()}'" for key in keys)))
+        rows = await self._run(LOOK_UP.format(keys=",".join(f"x'{key.hex()}'" for key in keys)))
         return {key: Receipt(key, first, last) for key, first, last in rows}
 
     async def count(self, counter_id: int, hits: int, parts: Iterable[Part]) -> int | None:

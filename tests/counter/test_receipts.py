@@ -171,3 +171,12 @@ async def test_hits_go_on_while_receipts_are_rolled_up(
     assert "page: 5000 receipts" in ended.stdout
     assert {status for status, _ in await sent} == {200}
     assert audit(database) == 11_000
+
+
+def test_what_a_deleted_counter_has_left_goes_and_nothing_else(database: Database, environment: dict[str, str]) -> None:
+    fill(database, 10, "-0.1")
+    rows = ",".join(f"(x'{i:032x}', 7, {i}, {i}, NOW())" for i in range(1_000_000, 1_010_050))
+    database.execute(f"INSERT INTO receipt VALUES {rows}")
+    assert ", 10050 of deleted counters deleted," in receipts(environment, "roll-up").stdout
+    assert database.execute("SELECT DISTINCT counter_id FROM receipt") == [(1,)]
+    assert audit(database) == 20

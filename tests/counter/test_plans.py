@@ -1,17 +1,19 @@
-"""Each query of the API finds its rows by an index, however many there are."""
+"""Each query finds its rows by an index, however many there are."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import pymysql.cursors
 import pytest
+from sqlalchemy import ClauseElement, text
 from sqlalchemy.dialects import mysql
 
-from service.counter import reading, registry
+from service.counter import reading, receipts, registry, roll_up, sessions
 from tests.conftest import SECRET_KEY, migrate
 from tests.databases import Database, DatabaseServer, new_database
 
 KEY = b"k" * 16
+BY_COUNTER = {"ix_receipt_counter_id_first", "ix_receipt_counter_id_created_at"}
 SPAN = {"of": 1, "start": "2026-01-01", "end": "2026-01-02", "form": "%Y"}
 
 
@@ -46,9 +48,19 @@ def many(server: DatabaseServer, plain_environment: dict[str, str]) -> Iterator[
         (registry.LOCK, {"of": "plan-1"}, {"uq_counter_name"}),
         (registry.DELETE, {"of": 1}, {"PRIMARY"}),
         (registry.DELETE_HISTORY, {"of": 1}, {"PRIMARY"}),
-        (registry.DELETE_RECEIPTS, {"of": 1}, {"ix_receipt_counter_id_first", "ix_receipt_counter_id_created_at"}),
+        (registry.DELETE_RECEIPTS, {"of": 1}, BY_COUNTER),
+        (receipts.COUNTERS, {"after": 2_500, "limit": 100}, {"PRIMARY"}),
+        (receipts.COUNTER, {"of": 1}, {"PRIMARY"}),
+        (receipts.ROLLED_UP, {"of": 1}, {"PRIMARY"}),
+        (receipts.RECEIPTS, {"of": 1, "after": 7}, {"ix_receipt_counter_id_first"}),
+        (roll_up.COUNTERS, {"after": 2_500}, {"PRIMARY"}),
+        (roll_up.OLDEST, {"of": 1}, {"ix_receipt_counter_id_first"}),
+        (roll_up.NEXT_IN_TIME, {"of": 1, "after": 7, "now": "2026-02-01"}, {"ix_receipt_counter_id_first"}),
+        (roll_up.DELETE, {"of": 1, "low": 1, "high": 9}, {"ix_receipt_counter_id_first"}),
+        (roll_up.OWNERS, {"after": 7}, BY_COUNTER),
+        (text(sessions.LOOK_UP.format(keys=f"x'{KEY.hex()}',x'00'")), {}, {"PRIMARY"}),
     ],
-    ids=["counter", "names", "id", "receipt", "history", "lock", "delete", "delete-history", "delete-receipts"],
+    ids=lambda value: " ".join(str(value).split())[:60] if isinstance(value, ClauseElement) else "",
 )
 def test_a_query_reads_no_table_from_end_to_end(
     many: Database, statement: Any, parameters: dict[str, Any], indexes: set[str]
