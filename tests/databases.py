@@ -103,14 +103,14 @@ def configured_server() -> DatabaseServer | None:
 
 
 @contextmanager
-def private_mariadb(directory: Path, port: int | None = None) -> Iterator[DatabaseServer]:
+def private_mariadb(directory: Path, port: int | None = None, *options: str) -> Iterator[DatabaseServer]:
     """Starts a MariaDB with its data in `directory`, as `./run up` does, and stops it at the end."""
     port, password = port or free_port(), uuid.uuid4().hex
     init = directory / "root.sql"
     init.write_text(f"ALTER USER 'root'@'localhost' IDENTIFIED BY '{password}';\n")
     with (directory / "server.log").open("w") as log:
         process = subprocess.Popen(
-            [ROOT / "deploy/mariadb/start", directory / "mariadb", str(port), init], stdout=log, stderr=log
+            [ROOT / "deploy/mariadb/start", directory / "mariadb", str(port), init, *options], stdout=log, stderr=log
         )
     server = DatabaseServer("127.0.0.1", port, "root", password, is_root=True, process=process)
     try:

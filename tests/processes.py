@@ -70,6 +70,14 @@ class Hypercorn:
         children = psutil.Process(self.process.pid).children()
         return [child for child in children if any("spawn_main" in part for part in child.cmdline())]
 
+    def accepts(self) -> bool:
+        """Whether a connection is accepted."""
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
+        except OSError:
+            return False
+        return True
+
     def logged(self, text: str) -> bool:
         """Whether `text` has been logged."""
         return text in self.log.read_text()

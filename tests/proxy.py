@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 COM_QUERY = 3
+ERROR_DURING_COMMIT = 1180
 LOGIN = "login"
 """What a client sends before its first command."""
 
-Moment = Literal["before", "within", "sent", "answered", "silent", "stalled"]
+Moment = Literal["before", "within", "sent", "answered", "refused", "silent", "stalled"]
 """before, within: the command does not reach the server whole. sent: it does, and the connection ends before an answer.
-answered: the answer comes, and is not handed on. silent: like answered, but the server's side stays open. stalled: the
-command is held back until `release`, while the client's side ends."""
+answered: the answer comes, and is not handed on. refused: like answered, with an error in its stead. silent: like
+answered, but the server's side stays open. stalled: the command is held back until `release`, while the client's side
+ends."""
 
 
 @dataclass
@@ -118,11 +120,15 @@ async def _cut(
     if cut.moment != "before":
         to_server.write(packet[: len(packet) // 2] if cut.moment == "within" else packet)
         await to_server.drain()
-    if cut.moment in {"answered", "silent"}:
+    if cut.moment in {"answered", "refused", "silent"}:
         for _ in range(cut.results):
             to_client.write(await _packet(from_server))
         await to_client.drain()
-        await _packet(from_server)
+        withheld = await _packet(from_server)
+        if cut.moment == "refused":
+            error = b"\xff" + ERROR_DURING_COMMIT.to_bytes(2, "little") + b"#HY000Got error 5 during COMMIT"
+            to_client.write(len(error).to_bytes(3, "little") + withheld[3:4] + error)
+            await to_client.drain()
     if cut.moment == "silent":
         here.held.append((b"", to_server))
         return True

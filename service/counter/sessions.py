@@ -14,7 +14,7 @@ import aiomysql
 from pymysql.constants import CR, ER
 from pymysql.err import MySQLError
 from sqlalchemy import event, exc
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from service.counter.answers import LARGEST, Receipt
 from service.database import create_engine
@@ -85,7 +85,7 @@ class Sessions:
         """A session in no transaction; what the block has not committed is rolled back. Raises NotConnected."""
         async with self._turns:
             try:
-                connection = await self._engine.connect()
+                connection = await self._connect()
             except (exc.SQLAlchemyError, OSError, RuntimeError) as error:
                 raise NotConnected(str(getattr(error, "orig", error))) from error
             raw = await connection.get_raw_connection()
@@ -102,6 +102,17 @@ class Sessions:
 
     async def close(self) -> None:
         await self._engine.dispose()
+
+    async def _connect(self) -> AsyncConnection:
+        """Returns a connection that the server has not ended, as far as that is known here without asking it."""
+        while True:
+            connection = await self._engine.connect()
+            raw = await connection.get_raw_connection()
+            assert raw.driver_connection is not None
+            if not raw.driver_connection._reader.at_eof():  # as aiomysql's own pool does
+                return connection
+            await connection.invalidate()
+            await connection.close()
 
 
 class Session:

@@ -1,8 +1,8 @@
 """The connection to the database is cut at every point of what a lane says to it. G1 to G6 hold."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 
@@ -12,6 +12,7 @@ from service.database import Unavailable
 from tests.conftest import MakeApp
 from tests.counter.audit import audit
 from tests.counter.shared import *  # noqa: F403  # fixtures
+from tests.counter.test_lanes_properties import until_idle
 from tests.databases import Database
 from tests.proxy import LOGIN, Cut, Moment, Proxy, proxy
 
@@ -29,6 +30,7 @@ CUTS = [
     *([Cut(COUNT, moment)] for moment in EVERY_MOMENT),
     *([Cut(COUNT, results=results)] for results in (1, 2, 3)),
     [Cut(COUNT, "silent")],
+    [Cut(COUNT, "refused", results=3)],  # the COMMIT's result: done, and then answered with an error
     *([Cut(COUNT, first), Cut(KILL, moment)] for first in ("within", "sent") for moment in EVERY_MOMENT),
     *([Cut(COUNT, first), Cut(LOCK, moment)] for first in ("within", "sent") for moment in EVERY_MOMENT),
     *([Cut(COUNT, first), Cut(LOOK_UP, moment)] for first in ("within", "sent") for moment in EVERY_MOMENT),
@@ -39,19 +41,28 @@ CUTS = [
 
 
 def described(cuts: list[Cut]) -> str:
-    return ", ".join(f"{cut.statement} {cut.results or cut.moment}" for cut in cuts)
+    return ", ".join(f"{cut.statement} {cut.moment} {cut.results or ''}".strip() for cut in cuts)
 
 
 @asynccontextmanager
-async def lanes_behind(here: Proxy, make_app: MakeApp) -> AsyncIterator[Lanes]:
+async def lanes_behind(here: Proxy, make_app: MakeApp, **settings: object) -> AsyncIterator[Lanes]:
     """A worker's lanes, whose connections go through the proxy; everything else has ended its own."""
-    app = make_app(DB_PORT=here.port, **SHORT)
+    app = make_app(DB_PORT=here.port, **{**SHORT, **settings})
     async with asyncio.timeout(60), app.test_app():
         while (await app.test_client().get("/readyz")).status_code != 200:
             await asyncio.sleep(0.05)
         while here.open:
             await asyncio.sleep(0.02)
         yield app.extensions["lanes"]
+
+
+@contextmanager
+def held(database: Database, name: str) -> Iterator[None]:
+    """A stranger's transaction holds the counter's row."""
+    with database.server.connect(database=database.name) as stranger:
+        stranger.begin()
+        stranger.cursor().execute("SELECT * FROM counter WHERE name = %s FOR UPDATE", (name,))
+        yield
 
 
 @pytest.mark.parametrize("cuts", [pytest.param(cuts, id=described(cuts)) for cuts in CUTS])
@@ -75,6 +86,50 @@ async def test_a_lost_connection_costs_no_number_and_gives_none_twice(
         assert await lanes.hit(name, 2, "b") == b
         assert audit(shared, name) == 7
         assert (await lanes.hit(name)).last == 8
+
+
+async def test_a_recovery_waits_for_a_session_however_long_others_need_it(
+    shared: Database, name: str, make_app: MakeApp
+) -> None:
+    shared.execute("INSERT INTO counter (name, count) VALUES ('held', 0)")
+    scarce = {"LANE_POOL_SIZE": 1, "DB_POOL_TIMEOUT": 1}
+    async with proxy(shared.server.port) as here, lanes_behind(here, make_app, **scarce) as lanes:
+        here.cuts = [Cut(COUNT, "sent")]
+        with held(shared, "held"):
+            lost, refused = await asyncio.gather(lanes.hit(name), lanes.hit("held"), return_exceptions=True)
+        assert not here.cuts
+        assert isinstance(refused, Unavailable), "the stranger did not hold the one session for longer than a hit waits"
+        assert isinstance(lost, Receipt)
+        assert lost.last == audit(shared, name) == 1
+
+
+async def test_a_hit_that_may_have_been_counted_is_not_refused_however_late_that_is_known(
+    shared: Database, name: str, make_app: MakeApp
+) -> None:
+    async with proxy(shared.server.port) as here, lanes_behind(here, make_app, DB_POOL_TIMEOUT=2) as lanes:
+        here.cuts = [Cut(COUNT, "within")]
+        with held(shared, name):
+            in_doubt = asyncio.create_task(lanes.hit(name))
+            while here.cuts:
+                await asyncio.sleep(0.01)
+            for _ in range(2):  # the first is refused when it has waited for as long, and reruns are a second apart
+                with pytest.raises(Unavailable):
+                    await lanes.hit(name)
+            assert not in_doubt.done()
+        assert (await in_doubt).last == audit(shared, name) == 1
+
+
+async def test_a_batch_for_which_nobody_waits_any_longer_is_dropped(
+    shared: Database, name: str, make_app: MakeApp
+) -> None:
+    async with proxy(shared.server.port) as here, lanes_behind(here, make_app) as lanes:
+        here.cuts = [Cut(COUNT, "within")]
+        with held(shared, name):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(lanes.hit(name), 0.5)
+            assert not here.cuts
+            await until_idle()
+        assert audit(shared, name) == 0
 
 
 async def test_what_the_network_held_back_counts_nothing_after_the_recovery(
