@@ -5,6 +5,7 @@ the value. `.quartenv.example` is the manual of every setting.
 """
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
@@ -55,6 +56,7 @@ class Settings:
     body_timeout: float
     max_body_size: int
     trusted_proxies: tuple[str, ...]
+    cors_origins: tuple[str, ...]
     api_tokens_required: bool
     api_tokens: Mapping[str, Token] = field(repr=False)
     database: DatabaseSettings
@@ -107,6 +109,7 @@ def _read_settings(env: FileAwareEnv) -> Settings:
         max_body_size=env.int("MAX_BODY_SIZE", 65_536, validate=between(1_024, 1_073_741_824)),
         api_tokens_required=env.bool("API_TOKENS_REQUIRED", environment == "production"),
         api_tokens=parse_tokens(env.str("API_TOKENS", "")),
+        cors_origins=tuple(env.list("CORS_ORIGINS", [], validate=_origins)),
         trusted_proxies=tuple(env.list("TRUSTED_PROXIES", ["127.0.0.1", "::1"], validate=_proxies)),
         database=database,
     )
@@ -168,6 +171,14 @@ def _length(minimum: int = 1, maximum: int | None = None) -> validate.Length:
 def between(low: float, high: float) -> validate.Range:
     """Returns the check of a number that lies between these, both included."""
     return validate.Range(low, high, error="it must be from {min} to {max}")
+
+
+def _origins(values: list[str]) -> None:
+    if any(
+        re.fullmatch(r"\*|https?://[A-Za-z0-9.-]+(:[0-9]+)?|https?://\[[0-9a-fA-F:]+\](:[0-9]+)?", one) is None
+        for one in values
+    ):
+        raise ValidationError("it must be origins (https://example.org, without a path) with commas between, or *")
 
 
 def _proxies(values: list[str]) -> None:

@@ -67,6 +67,10 @@ def yours(tmp_path: Path) -> Path:
     manual = (copy / ".quartenv.example").read_text()
     section = manual[manual.index("# ---- The counter -") : manual.index("# ---- nginx and the bundle -")]
     change(copy / ".quartenv.example", section, "")
+    for file in "docker-compose.prod.yml", "deploy/compose.external-mysql.yml":
+        job = re.search(r"(  #[^\n]*\n)?  roll-up:\n(    .*\n)+\n?", (copy / file).read_text())
+        assert job is not None
+        change(copy / file, job[0], "")
     change(copy / "README.md", "| `GET /` | counts one", "| `GET /hello` | says how often it was said")
     (copy / "CHANGELOG.md").write_text("# Changelog\n")
     return copy

@@ -57,6 +57,8 @@ def test_a_missing_setting_is_named(name: str, monkeypatch: pytest.MonkeyPatch) 
         ("MAX_BODY_SIZE", "64k"),
         ("TRUSTED_PROXIES", "127.0.0.1,10.0.0.0/99"),
         ("TRUSTED_PROXIES", "127.0.0.1,,::1"),
+        ("CORS_ORIGINS", "https://example.org/"),
+        ("CORS_ORIGINS", "friend.example"),
         *((name, "") for name in ("DB_HOST", "DB_USERNAME", "DB_PASSWORD", "DATABASE_NAME", "DB_PORT", "QUART_ENV")),
     ],
 )
@@ -118,7 +120,7 @@ def test_the_example_names_every_setting_with_its_default_and_no_other(monkeypat
         "MIGRATION_DB_USERNAME_FILE",
     }
     elsewhere = {"QUART_APP", "MYSQL_ROOT_PASSWORD", "HTTP_ADDRESS", "HTTP_PORT", "TRUSTED_BALANCERS"}
-    elsewhere |= {"WEB_REPLICAS", "IMAGE_NAME", "IMAGE_TAG", "WEB_PORT"}
+    elsewhere |= {"RATE_LIMIT", "RATE_LIMIT_BURST", "WEB_REPLICAS", "IMAGE_NAME", "IMAGE_TAG", "WEB_PORT"}
     assert set(documented()) == read | {"MIGRATION_DB_PASSWORD"} | elsewhere
     before = load_settings()
     for name, value in re.findall(r"^#([A-Z_]+)=(.+)", (ROOT / ".quartenv.example").read_text(), re.MULTILINE):

@@ -19,13 +19,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+from loadtests.speed.receipts import fill
 from service.settings import ROOT
-from tests.databases import Database, new_database, private_mariadb
+from tests.databases import Database, DatabaseServer, new_database, private_mariadb
 from tests.processes import Hypercorn, free_port, hypercorn, is_ready, stop, wait_until
 
 HERE = Path(__file__).parent
-DELAY = 0.001
-"""Seconds each way: a round trip of 2 ms."""
+DELAYS = {"far": 0.001, "through": 0.0}
+"""Seconds each way between a server and its database: a round trip of 2 ms, and what the proxy itself costs."""
+
+SERVERS = {
+    "near": "make()",
+    "far": "make()",
+    "through": "make()",
+    "full": "make()",
+    "quart": "bare_quart",
+    "asgi": "bare_asgi",
+}
+"""The application of each."""
 
 RESULTS = HERE.parent / "RESULTS.md"
 
@@ -52,6 +63,8 @@ class Claim(NamedTuple):
 CEILING, COUNTER, KEYED, ALONE = "ceiling", "counter", "counter, each hit with a key", "one transaction a request"
 FAR, FAR_CEILING = "counter, database 2 ms away", "ceiling beside it"
 MANY, MANY_ALONE = "1,000 counters", "1,000 counters, one transaction a request"
+THROUGH = "counter, through the same proxy without a delay"
+FULL, FULL_KEYED = "counter with many receipts", "counter with many receipts, each hit with a key"
 QUART, ASGI = "bare Quart", "bare ASGI"
 
 CANDIDATES = {
@@ -65,6 +78,9 @@ CANDIDATES = {
         Candidate(MANY_ALONE, "near", "/many-alone"),
         Candidate(FAR, "far", "/"),
         Candidate(FAR_CEILING, "far", "/without-database"),
+        Candidate(THROUGH, "through", "/"),
+        Candidate(FULL, "full", "/"),
+        Candidate(FULL_KEYED, "full", "/", keyed=True),
         Candidate(QUART, "quart", "/"),
         Candidate(ASGI, "asgi", "/"),
     )
@@ -74,7 +90,10 @@ CLAIMS = [
     Claim(COUNTER, CEILING, 256, 0.85),
     Claim(COUNTER, CEILING, 64, 0.75),
     Claim(FAR, FAR_CEILING, 256, 0.7),
+    Claim(THROUGH, COUNTER, 256, 0.0),
     Claim(KEYED, COUNTER, 256, 0.6),
+    Claim(FULL, COUNTER, 256, 0.95),
+    Claim(FULL_KEYED, KEYED, 256, 0.95),
     Claim(MANY, MANY_ALONE, 256, 1.0),
     Claim(COUNTER, ALONE, 256, 1.0),
     Claim(CEILING, QUART, 256, 0.0),
@@ -100,6 +119,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=20, help="how long each time (20)")
     parser.add_argument("--workers", type=int, default=2, help="Hypercorn workers (2)")
     parser.add_argument("--connections", type=int, nargs="+", default=[64, 256], help="kept alive (64 256)")
+    parser.add_argument("--receipts", type=int, default=10_000_000, help="how many are many (10,000,000)")
     parser.add_argument("--only", nargs="+", choices=CANDIDATES, metavar="NAME", help="only these candidates")
     parser.add_argument("--no-write", action="store_true", help="leave RESULTS.md as it is")
     given = parser.parse_args()
@@ -107,20 +127,27 @@ def main() -> int:
         parser.error("wrk is needed: apt-get install wrk")
     wanted = [CANDIDATES[name] for name in given.only or CANDIDATES]
     runs: list[Run] = []
-    with servers(given.workers, {one.server for one in wanted}) as running:
+    notes: list[str] = []
+    with servers(given.workers, {one.server for one in wanted}, given.receipts, notes) as running:
         for one in wanted:
             measure(one, running[one.server], 64, 2)  # warm
         for number in range(1, given.rounds + 1):
             for connections in given.connections:
-                for one in wanted:
+                for one in compared(wanted, connections):
                     runs.append(measure(one, running[one.server], connections, given.seconds))
                     print(f"round {number}/{given.rounds} {describe(runs[-1])}", file=sys.stderr, flush=True)
-    report = render(runs, given)
+    report = render(runs, given, notes)
     print(report)
     if not given.no_write:
         RESULTS.write_text(report)
         (HERE.parent / "results.json").write_text(json.dumps([asdict(run) for run in runs], indent=1) + "\n")
     return 0
+
+
+def compared(wanted: list[Candidate], connections: int) -> list[Candidate]:
+    """Returns those that a claim compares at so many connections; all of them where there is no such claim."""
+    names = {name for claim in CLAIMS if claim.connections == connections for name in (claim.of, claim.to)}
+    return [one for one in wanted if not names or one.name in names]
 
 
 def describe(run: Run) -> str:
@@ -130,21 +157,25 @@ def describe(run: Run) -> str:
 
 
 @contextmanager
-def servers(workers: int, wanted: set[str]) -> Iterator[dict[str, Hypercorn]]:
+def servers(workers: int, wanted: set[str], receipts: int, notes: list[str]) -> Iterator[dict[str, Hypercorn]]:
     """A private MariaDB, fully durable, and the servers; all idle until they are asked."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tally-speed-")))
         (folder / "database").mkdir()
-        database = stack.enter_context(new_database(stack.enter_context(private_mariadb(folder / "database"))))
-        environment = settings(database, workers)
-        subprocess.run([sys.executable, "-m", "alembic", "upgrade", "head"], cwd=ROOT, env=environment, check=True)
+        mariadb = stack.enter_context(private_mariadb(folder / "database"))
+        databases = {name: stack.enter_context(migrated(mariadb, workers)) for name in ({"full"} & wanted) | {"near"}}
+        if "full" in wanted:
+            size = fill(databases["full"], receipts) / receipts * 1e6 / 2**20
+            notes.append(
+                f"Many receipts are {receipts:,} of one number each; a million of them take {size:.0f} MiB on the disk."
+            )
         running = {}
-        for name, app in ("near", "make()"), ("far", "make()"), ("quart", "bare_quart"), ("asgi", "bare_asgi"):
+        for name, app in SERVERS.items():
             if name not in wanted:
                 continue
-            own = dict(environment)
-            if name == "far":
-                own["DB_PORT"] = str(stack.enter_context(delayed(database.server.port)))
+            own = settings(databases.get(name, databases["near"]), workers)
+            if name in DELAYS:
+                own["DB_PORT"] = str(stack.enter_context(delayed(mariadb.port, DELAYS[name])))
             server = stack.enter_context(
                 hypercorn(own, folder / f"{name}.log", app=f"loadtests.speed.applications:{app}", workers=workers)
             )
@@ -154,15 +185,23 @@ def servers(workers: int, wanted: set[str]) -> Iterator[dict[str, Hypercorn]]:
         yield running
 
 
+@contextmanager
+def migrated(server: DatabaseServer, workers: int) -> Iterator[Database]:
+    with new_database(server) as database:
+        environment = settings(database, workers)
+        subprocess.run([sys.executable, "-m", "alembic", "upgrade", "head"], cwd=ROOT, env=environment, check=True)
+        yield database
+
+
 def settings(database: Database, workers: int) -> dict[str, str]:
     own = {"SECRET_KEY": uuid.uuid4().hex, "WORKERS": str(workers), "PYTHON_DOTENV_DISABLED": "1"}
     return {**os.environ, **database.environment, **own}
 
 
 @contextmanager
-def delayed(to: int) -> Iterator[int]:
+def delayed(to: int, delay: float) -> Iterator[int]:
     port = free_port()
-    options = ["--port", str(port), "--to", str(to), "--delay", str(DELAY)]
+    options = ["--port", str(port), "--to", str(to), "--delay", str(delay)]
     command = [sys.executable, "-m", "loadtests.speed.delay", *options]
     process = subprocess.Popen(command, cwd=ROOT)
     try:
@@ -196,7 +235,7 @@ def measure(candidate: Candidate, server: Hypercorn, connections: int, seconds: 
     return Run(candidate.name, connections, round(rate, 1), result["p50"], result["p99"], result["failed"])
 
 
-def render(runs: list[Run], given: argparse.Namespace) -> str:
+def render(runs: list[Run], given: argparse.Namespace, notes: list[str]) -> str:
     """Returns the report in Markdown: ratios first, then rates."""
     rounds = f"{given.rounds} rounds of {given.seconds} s"
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
@@ -231,11 +270,13 @@ def render(runs: list[Run], given: argparse.Namespace) -> str:
     for connections in given.connections:
         for name in given.only or CANDIDATES:
             own = of_candidate(runs, name, connections)
+            if not own:
+                continue
             rate, p50, p99 = (statistics.median(getattr(run, what) for run in own) for what in ("rate", "p50", "p99"))
             lines.append(
                 f"| {name} | {connections} | {rate:.0f} | {p50:.1f} | {p99:.1f} | {sum(run.failed for run in own)} |"
             )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *(["", *notes] if notes else [])]) + "\n"
 
 
 VERSIONS = "quart", "hypercorn", "uvloop", "sqlalchemy", "aiomysql"

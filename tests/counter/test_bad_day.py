@@ -24,7 +24,7 @@ SECONDS = 60.0
 
 
 GRACE = 6.0
-"""Seconds for which the server may still carry out what a killed worker has sent: DB_STATEMENT_TIMEOUT, and one more."""
+"""Seconds for which the server may still do what a killed worker has sent: DB_STATEMENT_TIMEOUT, and one more."""
 
 
 @dataclass
@@ -104,7 +104,8 @@ def assert_receipts_say_what_clients_know(database: Database, hits: list[Hit]) -
     """Each key has one receipt, of its number. The others' numbers are those of hits without a key, each given to one
     that was answered, or else at a time at which so many were sent whose outcome is not known."""
     ((counter_id,),) = database.execute("SELECT id FROM counter WHERE name = 'page'")
-    rows = database.execute("SELECT `key`, first, last, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', created_at) FROM receipt")
+    time_ = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', created_at)"
+    rows = database.execute(f"SELECT `key`, first, last, {time_} FROM receipt")
     receipts = {key: (first, last, at / 1e6) for key, first, last, at in rows}
     for hit in hits:
         if hit.key:
@@ -154,23 +155,19 @@ async def test_a_minute_with_killed_databases_and_workers_breaks_no_guarantee(
             await asyncio.to_thread(server.end, signal.SIGKILL)
             return await asyncio.to_thread(stack.enter_context, private_mariadb(tmp_path, port))
 
-        async def kill_worker() -> None:
+        async def kill_worker() -> DatabaseServer:
             victim = clients.services.pop(0)
             victim.workers()[0].send_signal(signal.SIGKILL)
             await asyncio.to_thread(victim.process.wait, 60)
             clients.services.append(await asyncio.to_thread(start_service))
             logs.append(clients.services[-1].log)
+            return server
 
         started = time.monotonic()
         running = asyncio.create_task(clients.run())
-        await pass_until(0.15)
-        server = await kill_database()
-        await pass_until(0.4)
-        await kill_worker()
-        await pass_until(0.6)
-        server = await kill_database()
-        await pass_until(0.8)
-        await kill_worker()
+        for part, kill in (0.15, kill_database), (0.4, kill_worker), (0.6, kill_database), (0.8, kill_worker):
+            await pass_until(part)
+            server = await kill()
         await pass_until(1.0)
         clients.open = False
         async with asyncio.timeout(60):

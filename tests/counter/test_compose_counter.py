@@ -1,6 +1,7 @@
 """The counter's promise on the whole stack: every hit a number of its own, none lost, whatever is restarted."""
 
 import asyncio
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -54,6 +55,21 @@ async def test_a_killed_replica_costs_at_most_the_hits_that_it_held_and_no_numbe
     assert 0 < lost <= 20
     assert len(set(given)) == len(given)
     stack.wait_until_ready()
+
+
+def test_the_roll_up_is_a_job_of_the_stack_which_plain_up_does_not_start(stack: Stack) -> None:
+    assert not stack.containers("roll-up")
+    hit(stack)
+    stack.mysql("UPDATE receipt SET created_at = created_at - INTERVAL 2 DAY")
+    hit(stack)
+    ended = stack.compose("run", "--rm", "roll-up")
+    assert re.search(r"^page: [0-9]+ receipts$", ended.stdout, re.MULTILINE), ended.stdout
+    (books,) = stack.mysql(
+        "SELECT (SELECT COUNT(*) FROM receipt), (SELECT SUM(hits) + 1 FROM history), count FROM counter"
+    )
+    assert books[0] == "1"
+    assert books[1] == books[2]
+    stack.compose("exec", "web", "quart", "--app", "service.asgi:app", "receipts", "verify")
 
 
 def test_the_count_goes_on_after_down_and_up_and_after_the_database_was_killed(stack: Stack) -> None:

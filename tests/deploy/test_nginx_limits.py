@@ -1,3 +1,4 @@
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -119,6 +120,10 @@ def test_the_limits_agree_with_the_services_and_hypercorns(proxy: Nginx) -> None
         ("RESOLVER", "127.0.0.11\n;"),
         ("TRUSTED_BALANCERS", "all"),
         ("MAX_BODY_SIZE", "64k"),
+        ("RATE_LIMIT", "10"),
+        ("RATE_LIMIT", "0r/s"),
+        ("RATE_LIMIT", "1r/s;\n2r/s"),
+        ("RATE_LIMIT_BURST", "many"),
     ],
 )
 def test_a_malformed_setting_is_named(name: str, value: str, tmp_path: Path) -> None:
@@ -134,3 +139,31 @@ def test_a_missing_setting_is_named(name: str, tmp_path: Path) -> None:
     rendered = render(tmp_path, **settings)
     assert rendered.returncode != 0
     assert name in rendered.stderr
+
+
+def test_a_client_who_sends_too_much_is_told_when_to_come_back_and_others_are_served(
+    service: Upstream, tmp_path: Path
+) -> None:
+    trusted = "127.0.0.1"
+    with nginx(tmp_path, service.address, RATE_LIMIT="2r/m", RATE_LIMIT_BURST="1", TRUSTED_BALANCERS=trusted) as proxy:
+
+        def status(client: str, target: str = "/") -> int:
+            return proxy.get(target, X_Forwarded_For=client).status
+
+        assert [status("192.0.2.1") for _ in range(4)] == [200, 200, 429, 429]
+        assert [status("192.0.2.2"), status("192.0.2.1", "/livez"), status("192.0.2.1", "/%6civez")] == [200, 200, 200]
+        assert [status(f"2001:db8:1:2{end}") for end in ("::1", "::2", ":a:b:c:d")] == [200, 200, 429]
+        assert [status(f"2001:db8::{end}") for end in ("1", "1:2:3:4", "5")] == [200, 200, 429]
+        assert status("2001:db8:1:3::1") == 200
+        answer = proxy.get("/", X_Forwarded_For="192.0.2.1", Accept="application/json")
+        assert json.loads(answer.text)["type"] == "/problems/too-many-requests"
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers["retry-after"] == "30"
+        assert "<h1>Too Many Requests</h1>" in proxy.get("/", X_Forwarded_For="192.0.2.1").text
+    refused = [line for line in proxy.access_log() if line["status"] == "429"]
+    assert {line["upstream"] for line in refused} == {""}
+    assert "limiting" not in proxy.output.read_text()
+
+
+def test_without_a_rate_there_is_no_limit(proxy: Nginx, service: Upstream) -> None:
+    assert {proxy.get().status for _ in range(100)} == {200}

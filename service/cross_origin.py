@@ -1,0 +1,23 @@
+"""Which other sites' scripts may use this one (CORS), by quart-cors; without CORS_ORIGINS no request passes it."""
+
+from quart_cors import cors
+
+from service.app import App
+
+REQUEST_HEADERS = "Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID"
+ANSWER_HEADERS = "Location", "Retry-After", "WWW-Authenticate", "X-Request-ID"
+
+MAX_AGE = 600
+"""Seconds for which a browser need not ask again whether a request is allowed."""
+
+
+def register(app: App) -> None:
+    """Allows the origins of the settings, on every route and for errors too; never with cookies."""
+    if app.settings.cors_origins:
+        cors(
+            app,
+            allow_origin=app.settings.cors_origins,
+            allow_headers=REQUEST_HEADERS,
+            expose_headers=ANSWER_HEADERS,
+            max_age=MAX_AGE,
+        )
