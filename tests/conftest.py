@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -33,22 +34,29 @@ logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request 
 
 SECRET_KEY = "a secret key of the tests"
 
-_LEFT_OUT = pytest.StashKey[int]()
+NEEDS = {
+    "compose": (docker_answers, "no Docker engine answers here (the compose stack, MySQL)"),
+    "browser": (lambda: shutil.which("chromedriver") is not None, "chromedriver is not installed (pages in a browser)"),
+}
+"""What the tests with a marker need: whether it is here, and what is missing if not."""
+
+_LEFT_OUT = pytest.StashKey[dict[str, int]]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out what needs a Docker engine where none answers; the last lines of the run say so."""
-    compose = [item for item in items if item.get_closest_marker("compose")]
-    config.stash[_LEFT_OUT] = 0
-    if compose and not docker_answers():
-        config.stash[_LEFT_OUT] = len(compose)
-        for item in compose:
-            item.add_marker(pytest.mark.skip(reason="no Docker engine answers"))
+    """Leaves out the tests whose need is missing; the last lines of the run say so."""
+    left_out = config.stash[_LEFT_OUT] = {}
+    for marker, (is_here, missing) in NEEDS.items():
+        marked = [item for item in items if item.get_closest_marker(marker)]
+        if marked and not is_here():
+            left_out[missing] = len(marked)
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason=missing))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if left_out := config.stash.get(_LEFT_OUT, 0):
-        print(f"LEFT OUT: {left_out} tests of the compose stack and of MySQL, since no Docker engine answers here.")
+    for missing, count in config.stash.get(_LEFT_OUT, {}).items():
+        print(f"LEFT OUT: {count} tests, since {missing}.")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -103,6 +103,17 @@ def test_a_server_that_may_forget_commits_is_refused_unless_that_is_meant(
     wait_until(lambda: is_ready(strict))
 
 
+@pytest.mark.any_database
+def test_a_server_without_a_binary_log_is_refused(plain_environment: dict[str, str], tmp_path: Path) -> None:
+    with private_mariadb(tmp_path, None, "--skip-log-bin") as server:
+        environment = {**plain_environment, **make_database(server).environment, "SECRET_KEY": SECRET_KEY}
+        with hypercorn(environment, tmp_path / "log", app="tests.probe:app", workers=1) as service:
+            status, detail = readiness(service)
+            assert status == 503
+            assert "log_bin" in detail
+            assert " are 0, " in detail
+
+
 def test_a_draining_worker_is_not_ready(database: Database, start: Start) -> None:
     server = start(app="tests.probe:app", workers=1)
     with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)) as asking:

@@ -49,3 +49,19 @@ def test_what_changes_something_needs_a_token_that_may_do_it(
     for key in "k", '"c k"':  # a key belongs to its token
         assert httpx.get(service.url, headers={"Idempotency-Key": key}).text != "<h1>Counter: 2</h1>"
     assert secret not in file.read_text() + service.log.read_text()
+
+
+@pytest.mark.any_database
+def test_in_development_no_token_is_needed(database: Database, start: Start) -> None:
+    service = start(workers=1, QUART_ENV="development")
+    assert httpx.put(f"{service.url}/counters/new").status_code == 201
+
+
+@pytest.mark.any_database
+@pytest.mark.parametrize(("setting", "statuses"), [("true", [200, 200]), ("false", [404, 404])])
+def test_a_hit_makes_its_counter_only_where_that_is_wanted(
+    database: Database, start: Start, setting: str, statuses: list[int]
+) -> None:
+    service = start(workers=1, API_TOKENS_REQUIRED="false", COUNTERS_AUTO_CREATE=setting)
+    assert [httpx.post(f"{service.url}/counters/new/hits").status_code for _ in statuses] == statuses
+    assert len(database.execute("SELECT 1 FROM counter WHERE name = 'new' AND count = 2")) == (setting == "true")

@@ -105,7 +105,8 @@ def assert_receipts_say_what_clients_know(database: Database, hits: list[Hit]) -
     that was answered, or else at a time at which so many were sent whose outcome is not known."""
     ((counter_id,),) = database.execute("SELECT id FROM counter WHERE name = 'page'")
     time_ = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', created_at)"
-    rows = database.execute(f"SELECT `key`, first, last, {time_} FROM receipt")
+    rows = database.execute(f"SELECT `key`, first, last, {time_} FROM receipt ORDER BY first")
+    assert [row[3] for row in rows] == sorted(row[3] for row in rows), "a receipt is older than one before it"
     receipts = {key: (first, last, at / 1e6) for key, first, last, at in rows}
     for hit in hits:
         if hit.key:
