@@ -60,10 +60,8 @@ def yours(tmp_path: Path) -> Path:
     (copy / "tests/hello/__init__.py").touch()
     (copy / "tests/hello/test_hello.py").write_text(HELLO_TEST)
     change(copy / "service/__init__.py", "counter.register(app)", "app.register_blueprint(hello.blueprint)")
-    change(copy / "service/__init__.py", "import counter, database", "import database")
-    change(
-        copy / "service/__init__.py", "import database, health, lifecycle", "import database, health, hello, lifecycle"
-    )
+    change(copy / "service/__init__.py", "import counter, ", "import ")
+    change(copy / "service/__init__.py", "health, lifecycle", "health, hello, lifecycle")
     manual = (copy / ".quartenv.example").read_text()
     section = manual[manual.index("# ---- The counter -") : manual.index("# ---- nginx and the bundle -")]
     change(copy / ".quartenv.example", section, "")
