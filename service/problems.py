@@ -1,4 +1,4 @@
-"""Errors as clients see them: Problem Details (RFC 9457) for those that ask for JSON, a small page for the others.
+"""Errors as clients see them: a small page for those that ask for HTML, Problem Details (RFC 9457) for the others.
 
 Nothing that is answered here holds a traceback, a statement or an address. What each status promises about a request
 that changes something: 4xx and 503, it did not take effect; 504, it is not known.
@@ -70,8 +70,9 @@ def _headers(status: int) -> dict[str, str]:
 
 def _asks_for_json() -> bool:
     accepted = request.accept_mimetypes
-    best = accepted.best_match(("text/html", *JSON_TYPES))
-    return best in JSON_TYPES
+    if "text/html" not in accepted.values():  # as browsers do, and hardly anything else
+        return True
+    return accepted.best_match(("text/html", *JSON_TYPES)) in JSON_TYPES
 
 
 async def _http_exception(error: HTTPException) -> Response:

@@ -21,15 +21,17 @@ class Token:
 def parse_tokens(text: str) -> dict[str, Token]:
     """Returns the tokens by the SHA-256 of each, in hexadecimal, out of lines of `name scope,scope sha256`.
 
-    Raises ValueError, which names the line and holds nothing of it.
+    A `;` ends a line too. Raises ValueError, which names the line and holds nothing of it.
     """
     tokens: dict[str, Token] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.startswith("#"):
+    for number, line in enumerate(map(str.strip, text.replace(";", "\n").splitlines()), 1):
+        if not line or line.startswith("#"):
             continue
-        found = _LINE.fullmatch(line.strip())
+        found = _LINE.fullmatch(line)
         if found is None:
             raise ValueError(f"API_TOKENS is malformed in line {number}: it must be `name scope,scope sha256`")
+        if found["digest"] in tokens:
+            raise ValueError(f"API_TOKENS has the token of line {number} twice")
         tokens[found["digest"]] = Token(found["name"], frozenset(found["scopes"].split(",")))
     return tokens
 

@@ -57,5 +57,6 @@ def register(app: App) -> None:
             raise click.BadParameter(str(error)) from None
         click.echo(secret)
         click.echo(
-            f"Above is the token, which is shown only now. Add to the file of API_TOKENS_FILE:\n{line}", err=True
+            f"Above is the token, which is shown only now. Add to API_TOKENS or the file of API_TOKENS_FILE:\n{line}",
+            err=True,
         )

@@ -62,6 +62,7 @@ def test_an_unknown_path_or_method_is_answered_in_the_form_that_the_client_asks_
     assert page.status_code == status
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert f"<title>{status} " in page.text
+    assert httpx.request(method, service.url + path).headers["content-type"] == "application/problem+json"
     problem = httpx.request(method, service.url + path, headers=API)
     assert problem.status_code == status
     assert problem.headers["content-type"] == "application/problem+json"

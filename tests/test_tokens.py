@@ -25,6 +25,12 @@ def test_a_malformed_line_is_named_and_not_shown(line: str) -> None:
     assert line not in str(raised.value)
 
 
+def test_a_token_that_is_there_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="line 2"):
+        parse_tokens(f"a count {'0' * 64}\nb manage {'0' * 64}")
+    assert len(parse_tokens(f"  # who\n a count {'0' * 64} ; b manage,count {'1' * 64};")) == 2
+
+
 def test_a_name_or_scope_that_cannot_be_in_the_file_is_refused(plain_environment: dict[str, str]) -> None:
     own = {"SECRET_KEY": "x" * 16, "DB_HOST": "db.example", "DB_USERNAME": "u", "DB_PASSWORD": "p"}
     for name, scope in ("two words", "count"), ("a", "count things"):

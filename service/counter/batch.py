@@ -30,16 +30,17 @@ class Hit:
 class Batch:
     """Starts empty. `hits` are those that have no answer yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, lost: list[str]) -> None:
+        """`lost`: the sessions that an earlier batch of the counter has left."""
         self.hits: list[Hit] = []
         self.key = make_key()
         """Of the receipt for the hits without a key of their own; the same however often the batch is tried."""
         self.begun = False
-        self.exact = False
-        """Whether it was tried before, and so must find out first what was done."""
+        self.exact = bool(lost)
+        """Whether it, or one that was given up, was tried before, and so must find out first what was done."""
         self.in_doubt = False
         """Whether a lost session may have counted it, or may still."""
-        self.lost: list[str] = []
+        self.lost = lost
         """The sessions that may still hold the row."""
 
     def lose(self, session: Session) -> None:
@@ -76,12 +77,15 @@ class Batch:
 
     def refuse_what_has_no_room(self, count: int) -> None:
         """Answers the hits that would take the counter above its largest number, and no others."""
-        without = []
+        without, keys = [], set()
         for hit in self.hits:
+            if hit.key is not None and hit.key in keys:
+                continue  # counted once with the other
             if count + hit.amount > LARGEST:
                 without.append(hit)
             else:
                 count += hit.amount
+                keys.add(hit.key)
         self.refuse(without, CounterFull)
 
     def answer_found(self, counter_id: int, found: Mapping[bytes, Receipt]) -> None:

@@ -52,6 +52,8 @@ class Lanes:
         self.settings = settings
         self.waiting = 0
         self.ids: dict[str, int] = {}
+        self.lost: dict[str, list[str]] = {}
+        """By counter, the sessions of batches that were given up: they may still hold the row."""
         self._patience = patience
         self._lanes: dict[str, Lane] = {}
 
@@ -107,16 +109,22 @@ class Lane:
             self._alarm = asyncio.get_running_loop().call_at(hit.deadline, self._refuse_late)
 
     async def _run(self) -> None:
-        while self.queue:
-            batch = Batch()
-            try:
-                await self._settle(batch)
-            except Exception:  # a defect of ours, which must not stop the lane
-                log.exception("counter %s: a batch was given up", self._name)
-                batch.refuse_as_unknown("a defect of the service")
-        if self._alarm:
-            self._alarm.cancel()
-        self._lanes.remove(self._name)
+        try:
+            while self.queue:
+                batch = Batch(self._lanes.lost.pop(self._name, []))
+                try:
+                    await self._settle(batch)
+                except Exception:  # a defect of ours, which must not stop the lane
+                    log.exception("counter %s: a batch was given up", self._name)
+                    self._fill(batch)
+                    batch.refuse_as_unknown("a defect of the service")
+                    await asyncio.sleep(_DELAYS[-1])
+                if batch.lost:
+                    self._lanes.lost[self._name] = batch.lost
+        finally:
+            if self._alarm:
+                self._alarm.cancel()
+            self._lanes.remove(self._name)
 
     async def _settle(self, batch: Batch) -> None:
         """Returns once each hit of a batch, which is taken from the queue, has its answer or nobody waits for one."""

@@ -17,9 +17,13 @@ COUNTERS = (
 COUNTER = select(counter.c.start, counter.c.count.label("total")).where(counter.c.id == bindparam("of"))
 ROLLED_UP = select(func.coalesce(func.sum(history.c.hits), 0)).where(history.c.counter_id == bindparam("of"))
 RECEIPTS = (
-    select(receipt.c.first, receipt.c.last)
+    select(receipt.c.first, receipt.c.last, receipt.c.key)
     .with_hint(receipt, IN_ORDER)
-    .where(receipt.c.counter_id == bindparam("of"), receipt.c.first > bindparam("after"))
+    .where(
+        receipt.c.counter_id == bindparam("of"),
+        receipt.c.first >= bindparam("after"),
+        receipt.c.key != bindparam("last_key"),
+    )
     .order_by(receipt.c.first)
     .limit(PAGE)
 )
@@ -61,8 +65,9 @@ async def _look_at(connection: AsyncConnection, counter_id: int, name: str) -> V
     if row is None:
         return None
     rolled_up = int((await connection.execute(ROLLED_UP, {"of": counter_id})).scalar_one())
-    last, read, after = row.start + rolled_up, 0, -1
-    while page := (await connection.execute(RECEIPTS, {"of": counter_id, "after": after})).all():
+    last, read = row.start + rolled_up, 0
+    position = {"after": 0, "last_key": b""}
+    while page := (await connection.execute(RECEIPTS, {"of": counter_id, **position})).all():
         for one in page:
             if one.first != last + 1 or one.last < one.first:
                 what = "overlap" if one.first <= last else "gap"
@@ -70,6 +75,6 @@ async def _look_at(connection: AsyncConnection, counter_id: int, name: str) -> V
                 return Verdict(name, row.total, read, found)
             last = one.last
         read += len(page)
-        after = page[-1].first
+        position = {"after": page[-1].first, "last_key": page[-1].key}
     finding = None if last == row.total else f"the count is {row.total} and its receipts end with {last}"
     return Verdict(name, row.total, read, finding)

@@ -9,12 +9,12 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from pymysql.constants import ER
-from sqlalchemy import bindparam, delete, exc, select, text
+from sqlalchemy import Executable, bindparam, delete, exc, select, text
 from sqlalchemy.dialects.mysql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random
 
-from service.counter.registry import DELETE_RECEIPTS
+from service.counter.registry import DELETE_HISTORY, DELETE_RECEIPTS
 from service.counter.tables import IN_ORDER, counter, history, receipt
 from service.database import error_code
 
@@ -47,12 +47,13 @@ NEXT_IN_TIME = (
 )
 _ADD = insert(history)
 _ADD = _ADD.on_duplicate_key_update(hits=history.c.hits + _ADD.inserted.hits)
-OWNERS = (
-    select(receipt.c.counter_id)
-    .where(receipt.c.counter_id > bindparam("after"))
+OWNERS, OWNERS_OF_HISTORY = (
+    select(table.c.counter_id)
+    .where(table.c.counter_id > bindparam("after"))
     .distinct()
-    .order_by(receipt.c.counter_id)
+    .order_by(table.c.counter_id)
     .limit(PAGE)
+    for table in (receipt, history)
 )
 _THERE = select(counter.c.id).where(counter.c.id.in_(bindparam("owners", expanding=True)))
 DELETE = delete(receipt).where(
@@ -86,24 +87,28 @@ async def roll_up(engine: AsyncEngine, retention: int) -> AsyncIterator[RolledUp
 
 
 async def delete_left_over(engine: AsyncEngine) -> int:
-    """Deletes the receipts that a deleted counter has left; returns how many. Raises SQLAlchemy's DBAPIError."""
-    after = total = 0
+    """Deletes the receipts and the history that a deleted counter has left; returns how many rows.
+
+    Raises SQLAlchemy's DBAPIError.
+    """
+    total = 0
     async with engine.connect() as connection:
-        # Ids are not used again, and a counter is there before its receipts: whose receipts are read first and is then
-        # not there has been deleted.
-        while owners := (await connection.execute(OWNERS, {"after": after})).scalars().all():
-            there = set((await connection.execute(_THERE, {"owners": owners})).scalars())
-            for owner in owners:
-                if owner not in there:
-                    total += await _delete_of(connection, owner)
-            after = owners[-1]
+        for owners_of, delete_of in (OWNERS, DELETE_RECEIPTS), (OWNERS_OF_HISTORY, DELETE_HISTORY):
+            after = 0
+            # Ids are not used again, and a counter is there before its receipts: whose receipts are read first and is
+            # then not there has been deleted.
+            while owners := (await connection.execute(owners_of, {"after": after})).scalars().all():
+                there = set((await connection.execute(_THERE, {"owners": owners})).scalars())
+                for owner in set(owners) - there:
+                    total += await _delete_of(connection, delete_of, owner)
+                after = owners[-1]
     return total
 
 
-async def _delete_of(connection: AsyncConnection, counter_id: int) -> int:
+async def _delete_of(connection: AsyncConnection, statement: Executable, counter_id: int) -> int:
     total = 0
     while True:
-        deleted = await connection.execute(DELETE_RECEIPTS, {"of": counter_id})
+        deleted = await connection.execute(statement, {"of": counter_id})
         await connection.commit()
         if deleted.rowcount == 0:
             return total
@@ -153,6 +158,8 @@ async def _roll_up_page(connection: AsyncConnection, counter_id: int, retention:
     deleted = await connection.execute(DELETE, {**of, "low": rows[0].first, "high": rows[-1].first})
     if deleted.rowcount != due:
         await connection.rollback()
+        if not (await connection.execute(_THERE, {"owners": [counter_id]})).all():
+            return 0  # it was deleted meanwhile
         raise RuntimeError(
             f"{due} receipts from {rows[0].first} on were read, and {deleted.rowcount} deleted: not done"
         )

@@ -7,7 +7,7 @@ later. It takes a lock of that name when it is made: connection ids are used aga
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import aiomysql
@@ -52,7 +52,7 @@ class Lost(Exception):
 
 
 class NotDone(Exception):
-    """The server refused a statement and has rolled the transaction back. `code` is its error number."""
+    """The server refused a statement, which has done nothing. `code` is its error number."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(f"error {code}: {text}")
@@ -94,8 +94,10 @@ class Sessions:
             try:
                 yield session
             finally:
-                with suppress(Lost, NotDone):
+                try:
                     await session.roll_back()
+                except (Lost, NotDone):  # its next user must not find a transaction open
+                    session.is_lost = True
                 if session.is_lost:
                     await connection.invalidate()
                 await connection.close()

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+import pymysql
 import pytest
 
-from service.counter.answers import Receipt
+from service.counter.answers import LARGEST, Receipt
 from service.counter.lanes import Lanes
-from service.database import Unavailable
+from service.database import OutcomeUnknown, Unavailable
 from tests.conftest import MakeApp
 from tests.counter.audit import audit
 from tests.counter.shared import *  # noqa: F403  # fixtures
@@ -130,6 +131,46 @@ async def test_a_batch_for_which_nobody_waits_any_longer_is_dropped(
             assert not here.cuts
             await until_idle()
         assert audit(shared, name) == 0
+        assert lanes.lost[name], "the session that may still hold the row is forgotten"
+        assert (await lanes.hit(name)).last == 1
+
+
+async def test_a_session_that_a_dropped_batch_has_left_is_ended_by_the_next(
+    shared: Database, name: str, make_app: MakeApp
+) -> None:
+    async with proxy(shared.server.port) as here, lanes_behind(here, make_app) as lanes:
+        user, password = shared.environment["DB_USERNAME"], shared.environment["DB_PASSWORD"]
+        with pymysql.connect(
+            host="127.0.0.1", port=shared.server.port, database=shared.name, user=user, password=password
+        ) as left:
+            left.cursor().execute("DO GET_LOCK('tally:left', 0)")
+            left.cursor().execute("SELECT * FROM counter WHERE name = %s FOR UPDATE", (name,))
+            lanes.lost[name] = ["tally:left"]
+            assert (await lanes.hit(name)).last == 1
+            with pytest.raises(pymysql.err.OperationalError):
+                left.cursor().execute("SELECT 1")
+        assert not lanes.lost
+
+
+async def test_two_with_the_key_that_takes_the_last_number_both_get_it(
+    shared: Database, name: str, make_app: MakeApp
+) -> None:
+    shared.execute("UPDATE counter SET count = %s, start = %s WHERE name = %s", LARGEST - 1, LARGEST - 1, name)
+    async with proxy(shared.server.port) as here, lanes_behind(here, make_app) as lanes:
+        here.cuts = [Cut(COUNT, "before")]
+        both = await asyncio.gather(lanes.hit(name, 1, "a"), lanes.hit(name, 1, "a"))
+        assert [receipt.last for receipt in both] == [LARGEST, LARGEST]
+
+
+async def test_a_defect_answers_those_who_wait_and_the_lane_goes_on(
+    shared: Database, name: str, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with proxy(shared.server.port) as here, lanes_behind(here, make_app) as lanes:
+        with monkeypatch.context() as patch:
+            patch.delattr(lanes.sessions, "_turns")
+            with pytest.raises(OutcomeUnknown):
+                await lanes.hit(name)
+        assert (await lanes.hit(name)).last == 1
 
 
 async def test_what_the_network_held_back_counts_nothing_after_the_recovery(

@@ -4,6 +4,7 @@ import sys
 from datetime import datetime, timedelta
 from functools import partial
 
+import httpx
 import pytest
 
 from service.counter.roll_up import number_due
@@ -177,6 +178,28 @@ def test_what_a_deleted_counter_has_left_goes_and_nothing_else(database: Databas
     fill(database, 10, "-0.1")
     rows = ",".join(f"(x'{i:032x}', 7, {i}, {i}, NOW())" for i in range(1_000_000, 1_010_050))
     database.execute(f"INSERT INTO receipt VALUES {rows}")
-    assert ", 10050 of deleted counters deleted," in receipts(environment, "roll-up").stdout
+    database.execute("INSERT INTO history VALUES (7, '2026-01-01', 3), (8, '2026-01-01', 3)")
+    assert ", 10052 of deleted counters deleted," in receipts(environment, "roll-up").stdout
     assert database.execute("SELECT DISTINCT counter_id FROM receipt") == [(1,)]
     assert audit(database) == 20
+
+
+def test_an_overlap_at_the_end_of_a_page_is_found(database: Database, environment: dict[str, str]) -> None:
+    fill(database, 10_000, "-0.1")
+    database.execute("INSERT INTO receipt VALUES (%s, 1, 19999, 20000, NOW(6))", b"\xff" * 16)
+    assert "page: overlap: after 20000 comes a receipt of 19999" in verify(environment).stdout
+
+
+async def test_a_counter_that_is_deleted_while_it_is_rolled_up_leaves_nothing(
+    database: Database, start: Start, environment: dict[str, str]
+) -> None:
+    fill(database, 20_000, "-3")
+    service = start(workers=1, API_TOKENS_REQUIRED="false")
+    rolling = asyncio.create_task(asyncio.to_thread(receipts, environment, "roll-up"))
+    await asyncio.to_thread(wait_until, lambda: database.execute("SELECT 1 FROM history"))
+    deleted = await asyncio.to_thread(httpx.delete, f"{service.url}/counters/page")
+    assert deleted.status_code == 204
+    ended = await rolling
+    assert ended.returncode == 0, ended.stderr
+    receipts(environment, "roll-up")
+    assert not database.execute("SELECT 1 FROM receipt UNION SELECT 1 FROM history")

@@ -36,6 +36,11 @@ def test_migrate_is_alembic_in_the_jobs_container(stack: Stack) -> None:
     assert "(head)" in run(stack, "migrate", "current")
 
 
+def test_tokens_makes_a_token_in_a_replica(stack: Stack) -> None:
+    (token,) = run(stack, "tokens", "make", "someone", "--scope", "count").split()
+    assert len(token) >= 43
+
+
 def test_logs_follows_every_containers_log(stack: Stack, tmp_path: Path) -> None:
     printed = tmp_path / "logs"
     environment = {**stack.environment, "COMPOSE_PROJECT_NAME": stack.project}

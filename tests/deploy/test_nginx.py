@@ -147,7 +147,7 @@ def test_what_only_sounds_like_an_operations_path_and_livez_are_open(proxy: Ngin
 @pytest.mark.parametrize(
     ("accept", "json_wanted"),
     [
-        ("*/*", False),
+        ("*/*", True),
         ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", False),
         ("text/html, application/json;q=0.5", False),
         ("application/json", True),

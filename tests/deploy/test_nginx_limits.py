@@ -159,7 +159,7 @@ def test_a_client_who_sends_too_much_is_told_when_to_come_back_and_others_are_se
         assert json.loads(answer.text)["type"] == "/problems/too-many-requests"
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers["retry-after"] == "30"
-        assert "<h1>Too Many Requests</h1>" in proxy.get("/", X_Forwarded_For="192.0.2.1").text
+        assert "<h1>Too Many Requests</h1>" in proxy.get("/", X_Forwarded_For="192.0.2.1", Accept="text/html").text
     refused = [line for line in proxy.access_log() if line["status"] == "429"]
     assert {line["upstream"] for line in refused} == {""}
     assert "limiting" not in proxy.output.read_text()
