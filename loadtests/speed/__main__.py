@@ -38,7 +38,7 @@ SERVERS = {
 }
 """The application of each."""
 
-RESULTS = HERE.parent / "RESULTS.md"
+RESULTS, RUNS = HERE.parent / "RESULTS.md", HERE.parent / "results.json"
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,7 @@ def main() -> int:
     parser.add_argument("--connections", type=int, nargs="+", default=[64, 256], help="kept alive (64 256)")
     parser.add_argument("--receipts", type=int, default=10_000_000, help="how many are many (10,000,000)")
     parser.add_argument("--only", nargs="+", choices=CANDIDATES, metavar="NAME", help="only these candidates")
+    parser.add_argument("--append", action="store_true", help="add the report to RESULTS.md, and leave what is there")
     parser.add_argument("--no-write", action="store_true", help="leave RESULTS.md as it is")
     given = parser.parse_args()
     if shutil.which("wrk") is None:
@@ -139,8 +140,10 @@ def main() -> int:
     report = render(runs, given, notes)
     print(report)
     if not given.no_write:
-        RESULTS.write_text(report)
-        (HERE.parent / "results.json").write_text(json.dumps([asdict(run) for run in runs], indent=1) + "\n")
+        before, kept = (RESULTS.read_text() + "\n", json.loads(RUNS.read_text())) if given.append else ("", [])
+        RESULTS.write_text(before + report)
+        kept.append({"command": command(), "runs": [asdict(run) for run in runs]})
+        RUNS.write_text(json.dumps(kept, indent=1) + "\n")
     return 0
 
 
@@ -220,8 +223,6 @@ def measure(candidate: Candidate, server: Hypercorn, connections: int, seconds: 
         str(connections),
         "--duration",
         str(seconds),
-        "--timeout",
-        "10",
     ]
     ended = subprocess.run(
         [*command, "--timeout", "10", "--script", str(HERE / "report.lua"), server.url + candidate.path],
@@ -233,6 +234,11 @@ def measure(candidate: Candidate, server: Hypercorn, connections: int, seconds: 
     result = json.loads(ended.stdout.splitlines()[-1])
     rate = result["requests"] / result["seconds"]
     return Run(candidate.name, connections, round(rate, 1), result["p50"], result["p99"], result["failed"])
+
+
+def command() -> str:
+    """Returns the command that repeats this."""
+    return f"./run speed {shlex.join(sys.argv[1:])}".rstrip()
 
 
 def render(runs: list[Run], given: argparse.Namespace, notes: list[str]) -> str:
@@ -247,7 +253,7 @@ def render(runs: list[Run], given: argparse.Namespace, notes: list[str]) -> str:
         "the highest round. Load generator (wrk, one thread), service and database (MariaDB, fully durable: `log_bin`,",
         "`sync_binlog=1`, `innodb_flush_log_at_trx_commit=1`) share the machine. To repeat it:",
         "",
-        f"    ./run speed {shlex.join(sys.argv[1:])}".rstrip(),
+        f"    {command()}",
         "",
         f"{datetime.now(UTC):%Y-%m-%d}; {machine}, {versions}; {given.workers} workers, {rounds}.",
         "",
