@@ -85,10 +85,16 @@ class Hypercorn:
 
 @contextmanager
 def hypercorn(
-    environment: Mapping[str, str], log: Path, *, app: str = "service.asgi:app", workers: int = 2, cwd: Path = ROOT
+    environment: Mapping[str, str],
+    log: Path,
+    *,
+    app: str = "service.asgi:app",
+    workers: int = 2,
+    cwd: Path = ROOT,
+    port: int | None = None,
 ) -> Iterator[Hypercorn]:
     """Runs Hypercorn with the root's hypercorn.toml on a port of its own until the end of the block."""
-    port = free_port()
+    port = port or free_port()
     command = [sys.executable, "-m", "hypercorn", "--config", "hypercorn.toml", "--bind", f"127.0.0.1:{port}"]
     with log.open("w") as file:
         process = subprocess.Popen(

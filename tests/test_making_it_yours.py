@@ -52,7 +52,7 @@ def yours(tmp_path: Path) -> Path:
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, copy / name)
-    removal = "rm -r service/counter tests/counter migrations/versions/*.py loadtests/visitors.py loadtests/speed"
+    removal = "rm -r service/counter tests/counter migrations/versions/*.py loadtests/*/"
     subprocess.run(removal, cwd=copy, check=True, shell=True)
     (copy / "service/hello").mkdir()
     (copy / "service/hello/__init__.py").write_text(HELLO)

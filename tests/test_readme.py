@@ -46,10 +46,10 @@ RUN_BY = {
     "docker-compose -f docker-compose.prod.yml -f deploy/compose.dev.yml run --rm test": (
         "tests/deploy/test_compose_overrides.py::test_development_reloads_what_changes_and_runs_the_tests_inside"
     ),
-    "./run load --headless --users 50 --spawn-rate 50 --hits 20000": (
+    "./run load visitors --headless --users 50 --spawn-rate 50 --hits 20000": (
         "tests/counter/test_native_counter.py::test_a_load_run_ends_with_0"
     ),
-    "rm -r service/counter tests/counter migrations/versions/*.py loadtests/visitors.py loadtests/speed": YOURS,
+    "rm -r service/counter tests/counter migrations/versions/*.py loadtests/*/": YOURS,
     'alembic revision --autogenerate -m "first tables"': YOURS,
     "apt-get install --yes mariadb-server": "run::need_servers",
     "mariadb": "tests/test_readme.py::test_the_sql_of_the_readme_makes_a_database_for_both_users",

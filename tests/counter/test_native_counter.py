@@ -56,6 +56,6 @@ def test_a_number_that_was_given_survives_a_kill_of_every_process(counting: Inst
 
 
 def test_a_load_run_ends_with_0(counting: Installation) -> None:
-    locust = "--headless --users 50 --spawn-rate 50 --hits 200"
+    locust = "visitors --headless --users 50 --spawn-rate 50 --hits 200"
     ended = counting.run("./run", "load", *locust.split())
     assert ended.returncode == 0, ended.stdout

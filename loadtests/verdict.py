@@ -1,0 +1,251 @@
+"""A run's beginning and end, whichever scenario it is: the target is asked first, and the verdict comes last.
+
+Ends with 0 if each check was passed and each threshold reached, with 1 and the reasons otherwise. What else is to be
+checked, such as `loadtests.counting`'s numbers, is added to CHECKS.
+"""
+
+import logging
+import resource
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+import gevent
+import requests
+from locust import events
+from locust.argument_parser import LocustArgumentParser
+from locust.env import Environment
+from locust.runners import STATE_INIT, STATE_STOPPED, MasterRunner, WorkerRunner
+
+from loadtests.thresholds import DEFAULT, Thresholds, ThresholdsError, entry_of, load_thresholds, missed
+
+WORKERS_END = 60.0
+"""Seconds that the master waits for its workers' last reports."""
+
+SILENCE = 10.0
+"""Seconds without a good answer after which a run is ended."""
+
+TIMEOUT = 30.0
+"""Seconds for a request before or after the run."""
+
+log = logging.getLogger(__name__)
+
+
+class TargetError(Exception):
+    """The target cannot be loaded; the text says why and what to do."""
+
+
+class Check(Protocol):
+    """What is checked besides the thresholds, in the process that judges: the only one, or the master."""
+
+    def begin(self, environment: Environment) -> None:
+        """Is called before the first request. Raises TargetError where the run cannot begin."""
+
+    def findings(self, environment: Environment) -> Iterable[str]:
+        """Returns what was found to be wrong, after the last request."""
+
+    def summary(self) -> str:
+        """Returns a line for the end of the run."""
+
+
+CHECKS: list[Check] = []
+
+
+class Run:
+    """What is known of the run that goes on, in the process that judges it."""
+
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+        self.thresholds: Mapping[str, Thresholds] = {}
+        self.reasons: list[str] = []
+        """Why it has failed, whatever comes after."""
+        self.begun = False
+        self.judged = False
+
+    def begin(self) -> None:
+        """Ends the run at once where the target or the thresholds do not let it begin."""
+        options = self.environment.parsed_options
+        assert options is not None
+        try:
+            self.thresholds = load_thresholds(options.thresholds, scenarios(self.environment))
+            check_descriptors(self.environment)
+            ask(self.environment, "GET", "/livez", any_status=True)
+            for check in CHECKS:
+                check.begin(self.environment)
+        except (ThresholdsError, TargetError) as error:
+            self.fail(f"the run could not begin: {error}")
+            return
+        self.begun = True
+        gevent.spawn(self._watch)
+
+    def fail(self, reason: str) -> None:
+        """Ends the run."""
+        self.reasons.append(reason)
+        runner = self.environment.runner
+        assert runner is not None
+        # From a greenlet of its own: this may be called by one that ends with the run.
+        gevent.spawn_later(0.1, runner.stop if self.environment.web_ui else runner.quit)
+
+    def judge(self) -> None:
+        """Prints the verdict and sets the exit code."""
+        if self.judged:
+            return
+        self.judged = True
+        findings = list(self.reasons)
+        if self.begun:
+            findings += self._findings()
+        for finding in findings:
+            print(f"FAILED: {finding}")
+        if not findings:
+            print("PASSED")
+        self.environment.process_exit_code = 1 if findings else 0
+
+    def _findings(self) -> Iterable[str]:
+        runner = self.environment.runner
+        if isinstance(runner, MasterRunner) and runner.clients.missing:
+            yield f"{len(runner.clients.missing)} Locust workers were lost, and what they knew with them"
+        else:
+            for check in CHECKS:
+                yield from check.findings(self.environment)
+                print(check.summary())
+        for scenario in scenarios(self.environment):
+            entry = entry_of(self.environment.stats, scenario)
+            p50, p95, p99 = (entry.get_response_time_percentile(part) for part in (0.5, 0.95, 0.99))
+            print(
+                f"{scenario}: {entry.num_requests} requests, {entry.num_failures} failures, {entry.total_rps:.1f}/s, "
+                f"p50 {p50} ms, p95 {p95} ms, p99 {p99} ms"
+            )
+            if scenario in self.thresholds:
+                yield from missed(entry, self.thresholds[scenario])
+
+    def _watch(self) -> None:
+        """Ends a run that nobody answers."""
+        answered, quiet = 0, 0
+        while not self.judged and quiet < SILENCE:
+            gevent.sleep(1)
+            total = self.environment.stats.total
+            now = total.num_requests - total.num_failures
+            quiet = quiet + 1 if now == answered and total.num_requests else 0
+            answered = now
+        if not self.judged:
+            self.fail(f"no request was answered well for {SILENCE:g} s")
+
+
+_runs: dict[int, Run] = {}
+"""By the id of the environment."""
+
+_finished: set[str] = set()
+"""The ids of the workers that have sent their last report."""
+
+
+def scenarios(environment: Environment) -> list[str]:
+    """Returns the names of the scenarios that run."""
+    return [one.__name__ for one in environment.user_classes]
+
+
+def token_header(environment: Environment) -> dict[str, str]:
+    """Returns the header with the token of `--token`, none without one."""
+    options = environment.parsed_options
+    return {"Authorization": f"Bearer {options.token}"} if options and options.token else {}
+
+
+def ask(environment: Environment, method: str, path: str, *, any_status: bool = False) -> requests.Response:
+    """Sends a request outside the run's statistics. Raises TargetError unless it is answered well."""
+    host = (environment.host or "").rstrip("/")
+    try:
+        answer = requests.request(method, host + path, timeout=TIMEOUT, headers=token_header(environment))
+    except requests.RequestException as error:
+        raise TargetError(
+            f"{host} does not answer ({type(error).__name__}): start it (./run up, or docker-compose -f "
+            "docker-compose.prod.yml up), or name another with --host"
+        ) from None
+    if answer.status_code in {401, 403}:
+        raise TargetError(
+            "this scenario needs a token with the scopes count and manage: make one by `./run tokens make load "
+            "--scope count --scope manage`, and give it with --token or in LOCUST_TOKEN"
+        )
+    if not answer.ok and not any_status:
+        raise TargetError(f"{method} {path} was answered {answer.status_code}: {answer.text.strip()[:300]}")
+    return answer
+
+
+def check_descriptors(environment: Environment) -> None:
+    """Raises TargetError where this process may not open a connection for each user."""
+    runner = environment.runner
+    if isinstance(runner, MasterRunner) or runner is None:
+        return
+    limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = runner.target_user_count + 100
+    if limit < needed:
+        raise TargetError(
+            f"{runner.target_user_count} users need {needed} file descriptors, and this process may have {limit}: "
+            f"raise the limit (`ulimit -n {needed}`; its hard limit is {hard}), or let more processes share the users "
+            "(`--processes`)"
+        )
+
+
+@events.init_command_line_parser.add_listener
+def add_arguments(parser: LocustArgumentParser) -> None:
+    parser.add_argument(
+        "--thresholds", default=str(DEFAULT), help="a file like loadtests/thresholds.toml; none: correctness alone"
+    )
+    parser.add_argument(
+        "--token",
+        default="",
+        env_var="LOCUST_TOKEN",
+        is_secret=True,
+        help="for an API that asks for one; ./run tokens makes one",
+    )
+    parser.set_defaults(expect_workers_max_wait=60)  # a master would wait for its workers for ever
+
+
+@events.test_start.add_listener
+def begin(environment: Environment, **_: Any) -> None:
+    if not isinstance(environment.runner, WorkerRunner):
+        run = _runs[id(environment)] = Run(environment)
+        run.begin()
+
+
+@events.init.add_listener
+def listen(environment: Environment, **_: Any) -> None:
+    """Lets master and workers agree on the end of a run: of itself the master ends without their last reports."""
+    runner = environment.runner
+    if isinstance(runner, WorkerRunner):
+
+        def finish(**_: Any) -> None:
+            runner.stop()
+            runner._send_stats()
+            runner.send_message("finished")
+
+        runner.register_message("finish", finish, concurrent=True)
+    elif isinstance(runner, MasterRunner):
+        runner.register_message("finished", lambda msg, **_: _finished.add(msg.node_id))
+
+
+@events.test_stopping.add_listener
+def wait_for_workers(environment: Environment, **_: Any) -> None:
+    runner = environment.runner
+    if not isinstance(runner, MasterRunner):
+        return
+    _finished.clear()
+    runner.send_message("finish")
+    with gevent.Timeout(WORKERS_END, False):
+        while (
+            {client.id for client in runner.clients.all} - {client.id for client in runner.clients.missing} - _finished
+        ):
+            gevent.sleep(0.1)
+
+
+@events.test_stop.add_listener
+def judge(environment: Environment, **_: Any) -> None:
+    if run := _runs.get(id(environment)):
+        run.judge()
+
+
+@events.quitting.add_listener
+def stop_first(environment: Environment, **_: Any) -> None:
+    """Ends the run before the exit code is asked for, which Locust does the other way round at Ctrl-C."""
+    runner = environment.runner
+    if isinstance(runner, WorkerRunner):
+        environment.process_exit_code = 0  # the master judges
+    elif runner is not None and runner.state not in {STATE_INIT, STATE_STOPPED}:
+        runner.stop()

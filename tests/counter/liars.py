@@ -1,0 +1,98 @@
+"""Counters that lie or are slow, each as an application for Hypercorn. The scenarios must find out."""
+
+import asyncio
+from itertools import count
+
+from quart import Quart
+from sqlalchemy import text
+
+from service import database, health, logs
+from service.app import App
+from service.database import transaction
+from service.settings import load_settings
+
+READ = text("SELECT count FROM counter WHERE name = 'page'")
+WRITE = text("UPDATE counter SET count = :count WHERE name = 'page'")
+
+
+def page(number: int) -> str:
+    return f"<h1>Counter: {number}</h1>"
+
+
+def gives_twice() -> Quart:
+    """Gives every number twice; needs no database."""
+    logs.configure("INFO", json=True)
+    app = Quart(__name__)
+    hits = count()
+
+    @app.get("/")
+    async def hit() -> str:
+        return page(1 + next(hits) // 2)
+
+    return app
+
+
+def answers_after_a_second() -> Quart:
+    """Counts rightly, but takes a second for each answer; needs no database."""
+    logs.configure("INFO", json=True)
+    app = Quart(__name__)
+    hits = count(1)
+
+    @app.get("/")
+    async def hit() -> str:
+        number = next(hits)
+        await asyncio.sleep(1)
+        return page(number)
+
+    return app
+
+
+def reads_then_writes() -> App:
+    """Reads the count and then writes it, with no lock between."""
+    app = _app()
+
+    @app.get("/")
+    async def hit() -> str:
+        async with transaction() as connection:
+            number = (await connection.execute(READ)).scalar_one() + 1
+        async with transaction() as connection:
+            await connection.execute(WRITE, {"count": number})
+        return page(number)
+
+    return app
+
+
+def answers_before_the_commit() -> App:
+    """Counts in memory, and writes what it has told its clients a second later."""
+    app = _app()
+    told = 0
+
+    @app.before_serving
+    async def begin() -> None:
+        nonlocal told
+        async with app.app_context(), transaction() as connection:
+            told = (await connection.execute(READ)).scalar_one()
+
+    @app.get("/")
+    async def hit() -> str:
+        nonlocal told
+        told += 1
+        if told % 50 == 0:
+            app.add_background_task(write)
+        return page(told)
+
+    async def write() -> None:
+        await asyncio.sleep(1)
+        async with transaction() as connection:
+            await connection.execute(WRITE, {"count": told})
+
+    return app
+
+
+def _app() -> App:
+    settings = load_settings()
+    logs.configure(settings.log_level, json=True)
+    app = App(settings)
+    database.register(app)
+    health.register(app)
+    return app

@@ -1,0 +1,46 @@
+"""Locust's scenarios as a test runs them."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from service.settings import ROOT
+
+SCENARIOS = {path.stem: path for path in sorted((ROOT / "loadtests/scenarios").glob("*.py"))}
+
+
+def command(scenario: str, url: str, *options: str) -> list[str]:
+    """Returns the command of a headless run of ten users, for correctness alone unless told otherwise."""
+    own = [] if "--thresholds" in options else ["--thresholds", "none"]
+    users = [] if "--users" in options else ["--users", "10", "--spawn-rate", "100"]
+    locustfile = str(SCENARIOS[scenario].relative_to(ROOT))
+    return [sys.executable, "-m", "locust", "-f", locustfile, "--host", url, "--headless", *users, *own, *options]
+
+
+def load(scenario: str, url: str, *options: str) -> "subprocess.CompletedProcess[str]":
+    """Runs a scenario; what it printed is all in `stdout`."""
+    return subprocess.run(
+        command(scenario, url, "--only-summary", *options),
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=100,
+    )
+
+
+@contextmanager
+def loading(scenario: str, url: str, *options: str, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Runs a scenario beside the block; `log` has what it prints."""
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command(scenario, url, *options), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=file
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()

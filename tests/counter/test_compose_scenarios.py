@@ -1,0 +1,30 @@
+"""Every scenario against the whole stack, through nginx, for correctness."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from service.token_file import line_of
+from tests.counter.locust import SCENARIOS, load
+from tests.deploy.stack import Stack
+
+pytestmark = pytest.mark.compose
+
+TOKEN = "a token of the scenarios"
+
+
+@pytest.fixture(scope="module")
+def stack_with_a_token(stack: Stack) -> Iterator[Stack]:
+    settings = stack.directory / ".quartenv"
+    settings.write_text(f"API_TOKENS={line_of('load', ('count', 'manage'), TOKEN)}\n")
+    stack.up()
+    yield stack
+    settings.unlink()
+    stack.up()
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_every_scenario_finds_the_stack_right(stack_with_a_token: Stack, scenario: str) -> None:
+    ended = load(scenario, stack_with_a_token.url, "--token", TOKEN, "--run-time", "3s", "--processes", "2")
+    assert ended.returncode == 0, ended.stdout
+    assert "PASSED" in ended.stdout
