@@ -55,7 +55,7 @@ class Readiness:
     async def serve(self) -> AsyncGenerator[None]:
         """Runs while the application serves: logs when the worker becomes ready, and what keeps it from that."""
         self._engine = create_engine(self._settings.database)
-        waiting = asyncio.create_task(self._wait())
+        waiting = asyncio.create_task(self._wait(), name="readiness")
         yield
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)

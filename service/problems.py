@@ -8,7 +8,7 @@ import logging
 from http import HTTPStatus
 
 from markupsafe import escape
-from quart import Quart, Response, json, request
+from quart import Quart, Response, has_request_context, json, request, websocket
 from werkzeug.exceptions import GatewayTimeout, HTTPException, InternalServerError, ServiceUnavailable
 
 from service.database import OutcomeUnknown, Unavailable
@@ -69,7 +69,7 @@ def _headers(status: int) -> dict[str, str]:
 
 
 def _asks_for_json() -> bool:
-    accepted = request.accept_mimetypes
+    accepted = (request if has_request_context() else websocket).accept_mimetypes
     if "text/html" not in accepted.values():  # as browsers do, and hardly anything else
         return True
     return accepted.best_match(("text/html", *JSON_TYPES)) in JSON_TYPES

@@ -168,3 +168,14 @@ def test_every_route_is_named_by_a_test_and_by_a_document(
 
 def texts(folder: Path, pattern: str) -> str:
     return "".join(file.read_text() for file in sorted(folder.rglob(pattern)))
+
+
+def test_a_websocket_where_there_is_none_is_refused_as_any_other_request(service: Hypercorn) -> None:
+    handshake = (
+        "GET /nowhere HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    with closing(socket.create_connection(("127.0.0.1", service.port), timeout=5)) as connection:
+        connection.sendall(handshake.encode())
+        assert connection.recv(65536).startswith(b"HTTP/1.1 404")
+    assert not service.logged("Not within a")

@@ -113,10 +113,7 @@ async def make(name: str) -> Response:
     """Makes the counter, or gives the one that there is another title."""
     require_scope("manage")
     body = await _body(NewCounter)
-    made = await registry.make(check_name(name), body.title, body.start)
-    found = await reading.read(name)
-    if found is None:
-        raise NoSuchCounter  # deleted in the very moment
+    found, made = await registry.make(check_name(name), body.title, body.start)
     answer = _json(found, HTTPStatus.CREATED if made else HTTPStatus.OK)
     if made:
         answer.headers["Location"] = url_for("api.counter", name=name)

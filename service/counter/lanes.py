@@ -188,7 +188,7 @@ class Lane:
             batch.refuse(batch.hits, NoSuchCounter)
             return True
         if keys := batch.keys(counter_id):
-            batch.answer_found(counter_id, await session.look_up(keys))
+            batch.answer_found(counter_id, await session.look_up(counter_id, keys))
         return not batch.hits or await batch.count(session, counter_id)
 
     async def _settle_exactly(self, session: Session, batch: Batch) -> bool:
@@ -199,13 +199,14 @@ class Lane:
         count = None if counter_id is None else await session.lock(counter_id)
         if counter_id is None or count is None:
             self._lanes.ids.pop(self._name, None)
+            batch.lost.clear()  # there is no row that they could hold
             if batch.in_doubt:
                 batch.refuse_as_unknown("the counter was deleted meanwhile")
                 return True
             if counter_id is None:
                 batch.refuse(batch.hits, NoSuchCounter)
             return counter_id is None
-        found = await session.look_up([batch.key, *batch.keys(counter_id)])
+        found = await session.look_up(counter_id, [batch.key, *batch.keys(counter_id)])
         batch.forget_doubts()
         batch.answer_found(counter_id, found)
         batch.refuse_what_has_no_room(count)

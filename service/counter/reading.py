@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from sqlalchemy import bindparam, func, select, union_all
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.counter.models import Bucket, Counter, ReceiptRead
 from service.counter.tables import IN_ORDER, counter, history, receipt
@@ -55,7 +56,12 @@ _FORMS = {"hour": "%Y-%m-%dT%H:00:00+00:00", "day": "%Y-%m-%dT00:00:00+00:00"}
 async def read(name: str) -> Counter | None:
     """Returns the counter; None if there is no such one."""
     async with transaction() as connection:
-        row = (await connection.execute(COUNTER, {"of": name})).one_or_none()
+        return await read_by(connection, name)
+
+
+async def read_by(connection: AsyncConnection, name: str) -> Counter | None:
+    """Returns the counter as a transaction sees it; None if there is no such one."""
+    row = (await connection.execute(COUNTER, {"of": name})).one_or_none()
     if row is None:
         return None
     last_hit = None if row.last_hit is None else _in_utc(row.last_hit)

@@ -6,7 +6,9 @@ from msgspec import UNSET, UnsetType
 from sqlalchemy import bindparam, delete, select, text, update
 from sqlalchemy.dialects.mysql import insert
 
+from service.counter import reading
 from service.counter.answers import NoSuchCounter
+from service.counter.models import Counter
 from service.counter.tables import counter, history
 from service.database import transaction
 from service.problems import Problem
@@ -30,36 +32,37 @@ class ExistsOtherwise(Problem):
         super().__init__(409, "counter-exists-otherwise", text)
 
 
-async def make(name: str, title: str | UnsetType | None, start: int | UnsetType) -> bool:
-    """Makes the counter, or gives the one that there is the title if one is given. Returns whether it was made.
+async def make(name: str, title: str | UnsetType | None, start: int | UnsetType) -> tuple[Counter, bool]:
+    """Makes the counter, or gives the one that there is the title if one is given. Returns it, and whether it was made.
 
-    Raises ExistsOtherwise where there is one that started elsewhere than asked.
+    It is read in the same transaction: an error never hides that something was done. Raises NoSuchCounter where it
+    was deleted in the very moment, ExistsOtherwise where there is one that started elsewhere than asked.
     """
     new: dict[str, Any] = {"name": name, "title": None if title is UNSET else title}
     new |= {"start": 0 if start is UNSET else start, "count": 0 if start is UNSET else start}
-    if await _change(name, title, start):
-        return False
+    if changed := await _change(name, title, start):
+        return changed, False
     async with transaction() as connection:
         made = await connection.execute(_MAKE, new)
-    if made.rowcount == 1:
-        return True
+        if made.rowcount == 1 and (found := await reading.read_by(connection, name)):
+            return found, True
     # Another has just made it. The failed INSERT left a shared lock, with which two deadlock: so a new transaction.
-    if await _change(name, title, start):
-        return False
-    raise NoSuchCounter  # deleted in the very moment
+    if changed := await _change(name, title, start):
+        return changed, False
+    raise NoSuchCounter
 
 
-async def _change(name: str, title: str | UnsetType | None, start: int | UnsetType) -> bool:
-    """Gives the counter the title if there is one to give. Returns whether there is such a counter."""
+async def _change(name: str, title: str | UnsetType | None, start: int | UnsetType) -> Counter | None:
+    """Gives the counter the title if there is one to give. Returns the counter, None if there is none."""
     async with transaction() as connection:
         there = (await connection.execute(LOCK, {"of": name})).one_or_none()
         if there is None:
-            return False
+            return None
         if start is not UNSET and there.start != start:
             raise ExistsOtherwise(there.start)
         if title is not UNSET:
             await connection.execute(_RENAME, {"of": there.id, "new": title})
-        return True
+        return await reading.read_by(connection, name)
 
 
 async def delete_counter(name: str) -> bool:

@@ -34,7 +34,9 @@ _RECEIPT = "(x'{key}',{id},LAST_INSERT_ID()-{hits}+{first},LAST_INSERT_ID()-{hit
 _FIND = "SELECT id FROM counter WHERE name = %s"
 _CREATE = "INSERT IGNORE INTO counter (name, count) VALUES (%s, 0)"
 _LOCK = "SELECT count FROM counter WHERE id = %s FOR UPDATE"
-LOOK_UP = "SELECT `key`, first, last FROM receipt WHERE `key` IN ({keys})"
+# A deleted counter may have left receipts, which say nothing any longer.
+LOOK_UP = """SELECT `key`, first, last FROM receipt
+WHERE `key` IN ({keys}) AND EXISTS (SELECT * FROM counter WHERE id = {id})"""
 
 _OUT_OF_RANGE = 1690  # ER_DATA_OUT_OF_RANGE
 
@@ -143,10 +145,10 @@ class Session:
         rows = await self._run(_LOCK, (counter_id,))
         return rows[0][0] if rows else None
 
-    async def look_up(self, keys: Sequence[bytes]) -> dict[bytes, Receipt]:
-        """Returns the receipts that there are."""
+    async def look_up(self, counter_id: int, keys: Sequence[bytes]) -> dict[bytes, Receipt]:
+        """Returns the receipts that there are, none if the counter is not there."""
         # In hexadecimal, as in `count`: the server shows statements to administrators as text.
-        rows = await self._run(LOOK_UP.format(keys=",".join(f"x'{key.hex()}'" for key in keys)))
+        rows = await self._run(LOOK_UP.format(id=counter_id, keys=",".join(f"x'{key.hex()}'" for key in keys)))
         return {key: Receipt(key, first, last) for key, first, last in rows}
 
     async def count(self, counter_id: int, hits: int, parts: Iterable[Part]) -> int | None:

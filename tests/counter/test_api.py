@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.counter.batch import receipt_key
 from tests.conftest import SECRET_KEY, migrate
 from tests.counter.audit import audit
 from tests.databases import Database, DatabaseServer, new_database
@@ -221,6 +222,10 @@ def test_a_deleted_counter_is_gone_in_every_worker_with_its_receipts(
     def hit(_: int) -> int:
         return httpx.post(f"{client.base_url}/counters/{name}/hits").status_code
 
+    def hit_with_the_key_that_is_left(_: int) -> int:
+        url = f"{client.base_url}/counters/{name}/hits"
+        return httpx.post(url, headers={"Idempotency-Key": "left"}).status_code
+
     client.put(f"/counters/{name}")
     ((counter_id,),) = books.execute("SELECT id FROM counter WHERE name = %s", name)
     with ThreadPoolExecutor(16) as threads:
@@ -228,12 +233,15 @@ def test_a_deleted_counter_is_gone_in_every_worker_with_its_receipts(
     rest = books.execute("SELECT COUNT(*) FROM receipt WHERE counter_id = %s", counter_id)[0][0]
     rows = ",".join(f"(x'{counter_id:016x}{i:016x}', {counter_id}, {i}, {i}, NOW())" for i in range(100, 10_150))
     books.execute(f"INSERT INTO receipt VALUES {rows}")
+    left_key = receipt_key(counter_id, "left")
+    books.execute("INSERT INTO receipt VALUES (%s, %s, 99999, 99999, NOW())", left_key, counter_id)
     books.execute("INSERT INTO history VALUES (%s, '2026-01-01', 5)", counter_id)
     assert client.delete(f"/counters/{name}").status_code == 204
     with ThreadPoolExecutor(16) as threads:
+        assert set(threads.map(hit_with_the_key_that_is_left, range(64))) == {404}
         assert set(threads.map(hit, range(64))) == {404}
     left = books.execute("SELECT COUNT(*) FROM receipt WHERE counter_id = %s", counter_id)[0][0]
-    assert left == rest + 10_050 - 10_000
+    assert left == rest + 10_051 - 10_000
     assert not books.execute("SELECT * FROM history WHERE counter_id = %s", counter_id)
     assert problem(client.delete(f"/counters/{name}")) == (404, "no-such-counter")
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 import pymysql
 import pytest
 
-from service.counter.answers import LARGEST, Receipt
+from service.counter.answers import LARGEST, NoSuchCounter, Receipt
 from service.counter.lanes import Lanes
 from service.database import OutcomeUnknown, Unavailable
 from tests.conftest import MakeApp
@@ -50,11 +50,14 @@ async def lanes_behind(here: Proxy, make_app: MakeApp, **settings: object) -> As
     """A worker's lanes, whose connections go through the proxy; everything else has ended its own."""
     app = make_app(DB_PORT=here.port, **{**SHORT, **settings})
     async with asyncio.timeout(60), app.test_app():
-        while (await app.test_client().get("/readyz")).status_code != 200:
-            await asyncio.sleep(0.05)
-        while here.open:
-            await asyncio.sleep(0.02)
+        await until_alone(here)
         yield app.extensions["lanes"]
+
+
+async def until_alone(here: Proxy) -> None:
+    """Returns when the worker is ready and has looked at the server, so that no connection is left."""
+    while here.open or any(task.get_name() == "readiness" for task in asyncio.all_tasks()):
+        await asyncio.sleep(0.02)
 
 
 @contextmanager
@@ -133,6 +136,34 @@ async def test_a_batch_for_which_nobody_waits_any_longer_is_dropped(
         assert audit(shared, name) == 0
         assert lanes.lost[name], "the session that may still hold the row is forgotten"
         assert (await lanes.hit(name)).last == 1
+
+
+async def test_a_session_lost_at_a_counter_that_is_not_there_is_not_remembered(
+    shared: Database, make_app: MakeApp
+) -> None:
+    async with proxy(shared.server.port) as here, lanes_behind(here, make_app) as lanes:
+        here.cuts = [Cut(FIND, "sent")]
+        with pytest.raises(NoSuchCounter):
+            await lanes.hit("not-there")
+        assert not here.cuts
+        assert not lanes.lost
+
+
+@pytest.mark.parametrize("moment", EVERY_MOMENT)
+async def test_a_put_that_is_answered_503_has_done_nothing(
+    shared: Database, name: str, make_app: MakeApp, moment: Moment
+) -> None:
+    async with proxy(shared.server.port) as here:
+        app = make_app(DB_PORT=here.port, API_TOKENS_REQUIRED="false", **SHORT)
+        async with asyncio.timeout(60), app.test_app():
+            client = app.test_client()
+            await until_alone(here)
+            for new in f"{name}-new", name:  # made, and given a title
+                here.cuts = [Cut("AS last_hit", moment)]
+                answer = await client.put(f"/counters/{new}", json={"title": "new"})
+                assert not here.cuts
+                assert answer.status_code == 503
+                assert not shared.execute("SELECT * FROM counter WHERE name = %s AND title = 'new'", new)
 
 
 async def test_a_session_that_a_dropped_batch_has_left_is_ended_by_the_next(

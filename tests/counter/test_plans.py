@@ -59,7 +59,7 @@ def many(server: DatabaseServer, plain_environment: dict[str, str]) -> Iterator[
         (roll_up.DELETE, {"of": 1, "low": 1, "high": 9}, {"ix_receipt_counter_id_first"}),
         (roll_up.OWNERS, {"after": 7}, BY_COUNTER),
         (roll_up.OWNERS_OF_HISTORY, {"after": 7}, {"PRIMARY"}),
-        (text(sessions.LOOK_UP.format(keys=f"x'{KEY.hex()}',x'00'")), {}, {"PRIMARY"}),
+        (text(sessions.LOOK_UP.format(id=1, keys=f"x'{KEY.hex()}',x'00'")), {}, {"PRIMARY"}),
     ],
     ids=lambda value: " ".join(str(value).split())[:60] if isinstance(value, ClauseElement) else "",
 )
