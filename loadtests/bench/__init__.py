@@ -1,1 +1,1 @@
-"""How fast the counter is, as ratios to what the same stack answers without a database: `./run speed`."""
+"""The benchmark, `./run bench`: what is measured (`suites`), on which servers (`servers`), and the `report`."""

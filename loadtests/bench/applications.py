@@ -1,23 +1,31 @@
 """What the counter is compared with, each as an application for Hypercorn."""
 
+import os
 import random
+from collections.abc import Iterable
 from typing import Any
 
 from quart import Quart, Response, current_app
-from sqlalchemy import bindparam, func, update
+from sqlalchemy import bindparam, func, text, update
 from sqlalchemy.dialects.mysql import insert
 
 from service import create_app, logs
 from service.app import App
+from service.counter import sessions
 from service.counter.tables import counter
 from service.database import transaction
 from service.settings import load_settings
 
 COUNTERS = 1_000
 
+SLOW = float(os.environ.get("SLOW_DATABASE", "0"))
+"""Seconds that each transaction that counts takes longer. It sleeps before it locks anything, which is the best case
+for those whose transactions serve one request each."""
+
 _ADD_ONE = (
     update(counter).where(counter.c.name == bindparam("of")).values(count=func.last_insert_id(counter.c.count + 1))
 )
+_SLEEP = text("SELECT SLEEP(:seconds)")
 _CREATE = insert(counter).values(count=0).prefix_with("IGNORE")
 
 
@@ -30,11 +38,21 @@ def page(number: int) -> Response:
 async def count_alone(name: str) -> int:
     """Counts in a transaction of its own, as most write it."""
     async with transaction() as connection:
+        if SLOW:
+            await connection.execute(_SLEEP, {"seconds": SLOW})
         result = await connection.execute(_ADD_ONE, {"of": name})
         if result.rowcount == 1:
             return int(result.lastrowid)
         await connection.execute(_CREATE, {"name": name})
     return await count_alone(name)
+
+
+class SlowSession(sessions.Session):
+    """A lane's session on a slow database."""
+
+    async def count(self, counter_id: int, hits: int, parts: Iterable[sessions.Part]) -> int | None:
+        await self._run(f"DO SLEEP({SLOW})")
+        return await super().count(counter_id, hits, parts)
 
 
 def any_counter() -> str:
@@ -43,6 +61,8 @@ def any_counter() -> str:
 
 def make() -> App:
     """The service with more routes: the same without a database, one transaction a request, and many counters."""
+    if SLOW:
+        sessions.Session = SlowSession  # type: ignore[misc]
     app = create_app(load_settings())
 
     @app.get("/without-database")

@@ -1,4 +1,4 @@
-"""A TCP proxy that hands on each piece of data after a delay, as a network would: python -m loadtests.speed.delay."""
+"""A TCP proxy that hands on each piece of data after a delay, as a network would: python -m loadtests.bench.delay."""
 
 import argparse
 import asyncio

@@ -12,7 +12,7 @@ end
 done = function(summary, latency)
     local failed = summary.errors
     io.write(string.format(
-        '{"requests": %d, "seconds": %.6f, "p50": %.3f, "p99": %.3f, "failed": %d}\n',
-        summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
+        '{"answered": %d, "seconds": %.6f, "p50": %.3f, "p99": %.3f, "failed": %d}\n',
+        summary.requests - failed.status, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
         failed.connect + failed.read + failed.write + failed.status + failed.timeout))
 end

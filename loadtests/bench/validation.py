@@ -1,4 +1,4 @@
-"""What reading a hit's body and writing its answer costs: python -m loadtests.speed.validation.
+"""What reading a hit's body and writing its answer costs: python -m loadtests.bench.validation.
 
 Two ratios, each the median of rounds with the lowest and the highest: pydantic to msgspec, and a POST in Quart's test
 client with quart-schema's extension and decorators to one that reads and writes by itself, as the API does.

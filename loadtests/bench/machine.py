@@ -1,0 +1,54 @@
+"""On which machine something was measured, and whether it can be."""
+
+import os
+import platform
+import re
+import resource
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+PACKAGES = "quart", "hypercorn", "uvloop", "sqlalchemy", "aiomysql"
+
+
+def machine() -> str:
+    """Returns what tells a machine from another: processor, cores and memory."""
+    found = re.search(r"^model name\s*: (.*)$", _read("/proc/cpuinfo"), re.MULTILINE)
+    model = found[1] if found else platform.processor() or platform.machine()
+    gib = psutil.virtual_memory().total / 2**30
+    return f"{' '.join(model.split())}, {len(os.sched_getaffinity(0))} cores, {gib:.0f} GiB"
+
+
+def software() -> str:
+    """Returns the versions of what is measured."""
+    servers = [_first_line(command) for command in (["mariadbd", "--version"], ["nginx", "-v"], ["wrk", "-v"])]
+    packages = [f"{name} {version(name)}" for name in PACKAGES]
+    return ", ".join([f"Linux {platform.release()}", f"Python {platform.python_version()}", *packages, *servers])
+
+
+def raise_descriptors(needed: int) -> str | None:
+    """Lets this process and its children open so many files; returns what to do where they may not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= needed:
+        return None
+    if hard < needed:
+        return (
+            f"{needed} file descriptors are needed, and {hard} are allowed: `ulimit -Hn {needed}` as root (or "
+            "LimitNOFILE=, /etc/security/limits.conf) raises it, or give fewer --connections."
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    return None
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text() if Path(path).exists() else ""
+
+
+def _first_line(command: list[str]) -> str:
+    environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin"}
+    ended = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    line = (ended.stdout + ended.stderr).splitlines()[0]
+    numbers = re.search(r"\d+\.\d+[.\d]*", line)
+    return f"{command[0]} {numbers[0] if numbers else line}"
