@@ -18,7 +18,7 @@ from loadtests.bench.measuring import MeasuringError, Run, by_arrivals, by_wrk
 from loadtests.bench.report import Results, load, ratio, render
 from loadtests.bench.servers import servers
 from loadtests.bench.suites import SUITES, Arriving, Candidate, Closed, Suite
-from loadtests.candidates.environments import CandidateError
+from loadtests.candidates.environments import NotInstalled
 from service.settings import ROOT
 
 FOREIGN = 0.15
@@ -66,7 +66,7 @@ def main() -> int:
     except KeyboardInterrupt:
         say("interrupted: everything is stopped")
         status = INTERRUPTED
-    except (CandidateError, MeasuringError) as error:
+    except (NotInstalled, MeasuringError) as error:
         say(str(error))
         status = 1
     return conclude(given, suite, results, status, f"the runs are kept in {journal.relative_to(ROOT)}")

@@ -12,7 +12,7 @@ from loadtests.bench.machine import raise_descriptors
 from loadtests.bench.measuring import MeasuringError, Run, by_users
 from loadtests.bench.servers import servers
 from loadtests.bench.suites import FLASK_PATCH, SLOW_FLASK_PATCH, SLOW_TALLY, TALLY
-from loadtests.candidates.environments import CandidateError
+from loadtests.candidates.environments import NotInstalled
 
 USERS = 1, 5, 20, 50, 100, 200, 500
 
@@ -45,7 +45,7 @@ def main() -> int:
     except KeyboardInterrupt:
         say("interrupted: everything is stopped")
         return 130
-    except (CandidateError, MeasuringError) as error:
+    except (NotInstalled, MeasuringError) as error:
         say(str(error))
         return 1
     finally:

@@ -66,7 +66,9 @@ def one(server: Server, environment: dict[str, str], log: Path, workers: int) ->
         ) as url:
             yield url
         return
-    own = {**environment, "SLOW_DATABASE": str(server.slow), "DB_POOL_SIZE": str(server.pool)}
+    own = {**environment, "SLOW_DATABASE": str(server.slow)}
+    if server.pool is not None:
+        own["DB_POOL_SIZE"] = str(server.pool)
     with hypercorn(own, log, app=server.app, workers=workers) as running:
         if server.app == Server.app:
             wait_until(lambda: is_ready(running), log=log)

@@ -23,8 +23,8 @@ class Server:
     """Seconds each way that a proxy before the database waits; None: no proxy."""
     full: bool = False
     """Whether its counter has many receipts already."""
-    pool: int = 20
-    """Connections of each worker for transactions of one request."""
+    pool: int | None = None
+    """Connections of each worker for transactions of one request; None: the default, or the best of a candidate."""
     behind: str | None = None
     """The server that nginx stands before; the rest is that server's."""
 

@@ -1,10 +1,14 @@
-"""The candidates' virtual environments, under .run/candidates, and their servers."""
+"""Makes the candidates' virtual environments, in .run/candidates, and starts and stops the candidates in them."""
 
+import fcntl
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -13,67 +17,99 @@ from service.settings import ROOT
 from tests.processes import free_port, stop, wait_until
 
 HERE = Path(__file__).parent
-FOLDER = ROOT / ".run/candidates"
 
-COMMANDS = {
-    "flask_patch": (
-        *("hypercorn", "--config", "hypercorn.toml", "--worker-class", "asyncio", "--workers", "{workers}"),
-        *("--bind", "127.0.0.1:{port}", "loadtests.candidates.flask_patch.app:app"),
+
+@dataclass(frozen=True)
+class Candidate:
+    """How to start it, and the connections of each worker with which it counts the most on one row."""
+
+    command: tuple[str, ...]
+    pool_size: int
+
+
+CANDIDATES = {
+    "flask_patch": Candidate(
+        (
+            *("hypercorn", "--config", "hypercorn.toml", "--worker-class", "asyncio"),
+            *("--workers", "{workers}", "--bind", "127.0.0.1:{port}", "loadtests.candidates.flask_patch.app:app"),
+        ),
+        pool_size=1,
     ),
-    "fastapi": (
-        *("uvicorn", "--workers", "{workers}", "--port", "{port}", "--backlog", "2048", "--log-level", "warning"),
-        *("--no-access-log", "--no-server-header", "--no-date-header", "--no-proxy-headers"),
-        "loadtests.candidates.fastapi.app:app",
+    "fastapi": Candidate(
+        (
+            *("uvicorn", "--loop", "uvloop", "--http", "httptools", "--log-level", "warning", "--no-access-log"),
+            *("--no-server-header", "--no-date-header", "--no-proxy-headers"),
+            *("--workers", "{workers}", "--port", "{port}", "loadtests.candidates.fastapi.app:app"),
+        ),
+        pool_size=2,
     ),
 }
-"""How each is started, as a module of its own Python."""
 
 
-class CandidateError(Exception):
-    """A candidate cannot be installed; the text says why."""
+class NotInstalled(Exception):
+    """A candidate's environment could not be made; the reason is on standard error."""
 
 
 def environment(name: str) -> Path:
-    """Returns the Python of a candidate's virtual environment, which is made if it is not there as required.
+    """Returns the Python of the candidate's environment, which holds what its requirements.txt names.
 
-    What it holds is noted last, so that a half-made one is made again. Raises CandidateError.
+    It is made if it is missing, half made, or made of other requirements or for another Python. Raises NotInstalled.
     """
-    wanted, folder = HERE / name / "requirements.txt", FOLDER / name
-    noted, python = folder / "requirements.txt", folder / "bin/python"
-    if not noted.exists() or noted.read_bytes() != wanted.read_bytes():
-        print(f"installing {name}", file=sys.stderr, flush=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        install = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--require-hashes"]
-        for command in [sys.executable, "-m", "venv", str(folder)], [*install, "-r", str(wanted)]:
-            ended = subprocess.run(command, check=False, capture_output=True, text=True)
-            if ended.returncode != 0:
-                raise CandidateError(f"{name} could not be installed: {(ended.stderr or ended.stdout).strip()[-600:]}")
-        shutil.copy(wanted, noted)
+    requirements = HERE / name / "requirements.txt"
+    folder = ROOT / ".run/candidates" / name
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    python, noted = folder / "bin/python", folder / "made-of.txt"
+    wanted = f"# {sys.version}\n{requirements.read_text()}"
+    with (folder.parent / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be making it
+        if not noted.exists() or noted.read_text() != wanted or not _works(python):
+            print(f"-- making {folder.relative_to(ROOT)} (again when {requirements.name} changes)", flush=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                _uv("venv", "--python", sys.executable, str(folder))
+                _uv("pip", "install", "--python", str(python), "--require-hashes", "--requirement", str(requirements))
+            except subprocess.CalledProcessError as error:
+                raise NotInstalled(
+                    f"Could not install {requirements.relative_to(ROOT)} into {folder}; the reason is above."
+                ) from error
+            noted.write_text(wanted)  # last, so that a half-made one is made again
     return python
 
 
 @contextmanager
 def serving(
-    name: str, database: Mapping[str, str], *, workers: int, log: Path, pool: int, slow: float = 0.0
+    name: str, database: Mapping[str, str], *, workers: int, log: Path, pool: int | None = None, slow: float = 0.0
 ) -> Iterator[str]:
-    """Runs a candidate on a free port of 127.0.0.1 until the end of the block, which gets its address.
+    """Runs the candidate until the end of the block; gives its address once it is ready.
 
-    `database`: the environment that names it. `pool`: connections of each worker. `slow`: seconds that each transaction
-    takes longer.
-
-    Raises CandidateError.
+    `database`: the environment that names it. `pool`: connections of each worker; None: with which it counts the most.
+    `slow`: seconds that each transaction sleeps first. Raises NotInstalled.
     """
-    port = free_port()
-    command = [str(environment(name)), "-m", *(part.format(port=port, workers=workers) for part in COMMANDS[name])]
-    own = {"POOL_SIZE": str(pool), "SLOW_DATABASE": str(slow)}
+    candidate, port = CANDIDATES[name], free_port()
+    command = [part.format(workers=workers, port=port) for part in candidate.command]
+    settings = {**database, "POOL_SIZE": str(pool or candidate.pool_size), "SLOW_DATABASE": str(slow)}
+    python, url = environment(name), f"http://127.0.0.1:{port}"
     with log.open("w") as file:
-        process = subprocess.Popen(command, cwd=ROOT, env={**database, **own}, stdout=file, stderr=file)
-    url = f"http://127.0.0.1:{port}"
+        # A group of its own, by which its workers are found even where their parent has died.
+        process = subprocess.Popen(
+            [python, "-m", *command], cwd=ROOT, env=settings, stdout=file, stderr=file, start_new_session=True
+        )
     try:
         wait_until(lambda: _is_ready(url), process=process, log=log)
         yield url
     finally:
         stop(process)
+        with suppress(ProcessLookupError):  # none is left
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _works(python: Path) -> bool:
+    """Whether it runs: neither it nor the Python that it was made with has moved."""
+    return python.exists() and not subprocess.run([python, "-c", ""], check=False).returncode
+
+
+def _uv(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "uv", "--quiet", *arguments], check=True)
 
 
 def _is_ready(url: str) -> bool:

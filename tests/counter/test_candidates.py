@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from loadtests.candidates.environments import COMMANDS, HERE, serving
+from loadtests.candidates.environments import CANDIDATES, HERE, serving
 from tests.databases import Database
 from tests.load import get_at_once
 from tests.processes import wait_until
@@ -15,22 +15,22 @@ from tests.processes import wait_until
 pytestmark = [pytest.mark.any_database, pytest.mark.native]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", CANDIDATES)
 async def test_it_counts_each_hit_once(
     name: str, database: Database, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    with serving(name, environment, workers=2, log=tmp_path / "log", pool=5) as url:
+    with serving(name, environment, workers=2, log=tmp_path / "log") as url:
         answers = await get_at_once([("127.0.0.1", int(url.rsplit(":")[-1]))], 300, connections=20)
     numbers = [int(re.fullmatch(r"<h1>Counter: (\d+)</h1>", body)[1]) for _, body in answers]  # type: ignore[index]
     assert sorted(numbers) == list(range(1, 301))
     assert database.execute("SELECT count FROM counter WHERE name = 'page'") == [(300,)]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", CANDIDATES)
 def test_its_slow_database_sleeps_with_no_lock_held(
     name: str, database: Database, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    with serving(name, environment, workers=1, log=tmp_path / "log", pool=5, slow=2) as url:
+    with serving(name, environment, workers=1, log=tmp_path / "log", slow=2) as url:
         answers: list[str] = []
         thread = threading.Thread(target=lambda: answers.append(httpx.get(url, timeout=30).text))
         thread.start()
@@ -41,7 +41,7 @@ def test_its_slow_database_sleeps_with_no_lock_held(
     assert answers == ["<h1>Counter: 11</h1>"]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", CANDIDATES)
 def test_its_packages_are_pinned_with_hashes_and_without_an_address(name: str) -> None:
     pins = (HERE / name / "requirements.txt").read_text()
     assert "://" not in pins

@@ -2,7 +2,9 @@
 
 Flask's extensions are synchronous. flask_patch lets an `async def` view call them, and while it waits for the database
 the whole worker waits: as many requests are at work as there are workers, and no setting of the pool changes that.
-Tuned: no ROLLBACK when a connection is given back, one statement by a bound model, no flush and no refresh.
+Tuned: no ROLLBACK when a connection is given back; one statement, with no flush and no refresh. uvloop cannot be had:
+flask_patch needs asyncio's own loop. Who moves the database to threads (`run_sync`), with sessions of their own, has
+more at work at once, and has left what flask_patch is for.
 """
 
 import os
