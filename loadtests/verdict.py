@@ -94,9 +94,9 @@ class Run:
         if self.begun:
             findings += self._findings()
         for finding in findings:
-            print(f"FAILED: {finding}")
+            print(f"FAILED: {finding}", flush=True)
         if not findings:
-            print("PASSED")
+            print("PASSED", flush=True)
         self.environment.process_exit_code = 1 if findings else 0
 
     def _findings(self) -> Iterable[str]:
@@ -106,13 +106,14 @@ class Run:
         else:
             for check in CHECKS:
                 yield from check.findings(self.environment)
-                print(check.summary())
+                print(check.summary(), flush=True)
         for scenario in scenarios(self.environment):
             entry = entry_of(self.environment.stats, scenario)
             p50, p95, p99 = (entry.get_response_time_percentile(part) for part in (0.5, 0.95, 0.99))
             print(
                 f"{scenario}: {entry.num_requests} requests, {entry.num_failures} failures, {entry.total_rps:.1f}/s, "
-                f"p50 {p50} ms, p95 {p95} ms, p99 {p99} ms"
+                f"p50 {p50} ms, p95 {p95} ms, p99 {p99} ms",
+                flush=True,
             )
             if scenario in self.thresholds:
                 yield from missed(entry, self.thresholds[scenario])

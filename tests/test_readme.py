@@ -46,6 +46,10 @@ RUN_BY = {
     "docker-compose -f docker-compose.prod.yml -f deploy/compose.dev.yml run --rm test": (
         "tests/deploy/test_compose_overrides.py::test_development_reloads_what_changes_and_runs_the_tests_inside"
     ),
+    "./run bench --quick": (
+        "tests/counter/test_bench.py::test_other_stacks_are_measured_beside_it_with_a_normal_and_a_slow_database"
+    ),
+    "./run load --compare": "tests/counter/test_bench.py::test_the_proof_ends_with_a_table_of_ratios_and_a_chart",
     "./run load visitors --headless --users 50 --spawn-rate 50 --hits 20000": (
         "tests/counter/test_native_counter.py::test_a_load_run_ends_with_0"
     ),

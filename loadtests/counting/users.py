@@ -54,7 +54,7 @@ class Hitter(FastHttpUser):
                 if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE and not self.refusals_are_failures:
                     response.request_meta["name"] = self.label("refused")
                     response.success()
-            elif response.ok:
+            elif response.status_code == HTTPStatus.OK:
                 response.failure("an answer without a number")
         return number
 

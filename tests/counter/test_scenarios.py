@@ -4,6 +4,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import httpx
 import psutil
 import pytest
 
+from service.settings import ROOT
 from tests.conftest import Start
 from tests.counter.audit import audit
 from tests.counter.locust import SCENARIOS, command, load, loading
@@ -186,6 +188,48 @@ def test_a_hit_whose_connection_is_lost_is_not_sent_again(closes_after_reading: 
     assert "1 different numbers, 1 hits unknown" in ended.stdout, ended.stdout
     # One for /livez and one before the run, the two hits, and one after the run.
     assert len(requests) == 5
+
+
+def test_locusts_page_offers_every_scenario_and_each_run_has_a_verdict(service: Hypercorn, tmp_path: Path) -> None:
+    page = f"http://127.0.0.1:{(port := free_port())}"
+    locustfiles = ["-f", "loadtests/scenarios", "--class-picker", "--web-host", "127.0.0.1", "--web-port", str(port)]
+    log = tmp_path / "locust.log"
+    with log.open("wb") as file:
+        command = [sys.executable, "-m", "locust", *locustfiles, "--host", service.url]
+        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+    try:
+        wait_until(lambda: "Starting web interface" in log.read_text(), process=process, log=log)
+        wait_until(lambda: answers(page), process=process, log=log)
+        names = {"".join(word.title() for word in name.split("_")) for name in SCENARIOS}
+        assert all(name in httpx.get(page).text for name in names)
+        for scenario in "Visitors", "Burst":
+            form = {"user_count": 5, "spawn_rate": 5, "user_classes": scenario, "host": service.url}
+            started = httpx.post(f"{page}/swarm", data=form)
+            assert started.json()["success"], started.text
+            before = number(service)
+            wait_until(lambda before=before: number(service) > before + 10, process=process, log=log)  # type: ignore[misc]
+            assert httpx.post(f"{page}/stop", timeout=60).is_success
+            wait_until(lambda name=scenario: f"\n{name}: " in log.read_text(), process=process, log=log)  # type: ignore[misc]
+    finally:
+        process.kill()
+        process.wait()
+    # This test has counted too, which each run must notice, and the second does not know of the first.
+    assert log.read_text().count("FAILED: the page's counter: it went up by") == 2
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).is_success
+    except httpx.TransportError:
+        return False
+
+
+def test_a_port_in_use_is_told(service: Hypercorn) -> None:
+    options = ["--web-host", "127.0.0.1", "--web-port", str(service.port)]
+    command = [sys.executable, "-m", "locust", "-f", "loadtests/scenarios", "--host", service.url, *options]
+    ended = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    assert ended.returncode != 0
+    assert "Address already in use" in ended.stderr, ended.stderr
 
 
 def test_every_scenario_is_one_class_that_says_what_it_shows() -> None:
