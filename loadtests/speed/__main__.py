@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -213,7 +213,9 @@ def delayed(to: int, delay: float) -> Iterator[int]:
         stop(process)
 
 
-def measure(candidate: Candidate, server: Hypercorn, connections: int, seconds: int) -> Run:
+def measure(
+    candidate: Candidate, server: Hypercorn, connections: int, seconds: int, headers: Iterable[str] = ()
+) -> Run:
     environment = {**os.environ, "KEYED": str(int(candidate.keyed)), "SALT": uuid.uuid4().hex}
     command = [
         "wrk",
@@ -223,6 +225,7 @@ def measure(candidate: Candidate, server: Hypercorn, connections: int, seconds: 
         str(connections),
         "--duration",
         str(seconds),
+        *(f"--header={header}" for header in headers),
     ]
     ended = subprocess.run(
         [*command, "--timeout", "10", "--script", str(HERE / "report.lua"), server.url + candidate.path],
