@@ -6,6 +6,7 @@ from quart import Quart, ResponseReturnValue
 from quart.ctx import RequestContext
 from werkzeug.exceptions import GatewayTimeout
 
+from service.connection import Connection
 from service.settings import Settings
 
 
@@ -15,6 +16,8 @@ class App(Quart):
     Quart's own RESPONSE_TIMEOUT bounds the sending of a response only, and cancelling from outside, in ASGI, leaves
     Quart's inner tasks running: so the time-out is here, around the dispatch.
     """
+
+    asgi_http_class = Connection
 
     def __init__(self, settings: Settings) -> None:
         super().__init__("service", static_folder=None)
