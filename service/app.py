@@ -7,6 +7,7 @@ from quart.ctx import RequestContext
 from werkzeug.exceptions import GatewayTimeout
 
 from service.connection import Connection
+from service.cookies import CookieSessions
 from service.settings import Settings
 
 
@@ -18,6 +19,7 @@ class App(Quart):
     """
 
     asgi_http_class = Connection
+    session_interface = CookieSessions()
 
     def __init__(self, settings: Settings) -> None:
         super().__init__("service", static_folder=None)
