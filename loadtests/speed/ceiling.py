@@ -71,7 +71,12 @@ def main() -> int:
 def servers(names: list[str], workers: int) -> Iterator[dict[str, Hypercorn]]:
     """One server for each, all idle until they are asked."""
     names_nothing = {"DB_HOST": "127.0.0.1", "DB_PORT": str(free_port()), "DB_USERNAME": "none", "DB_PASSWORD": "none"}
-    environment = {**os.environ, **names_nothing, "SECRET_KEY": "a secret key of nothing", "PYTHON_DOTENV_DISABLED": "1"}
+    environment = {
+        **os.environ,
+        **names_nothing,
+        "SECRET_KEY": "a secret key of nothing",
+        "PYTHON_DOTENV_DISABLED": "1",
+    }
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tally-ceiling-")))
         running = {}
@@ -96,9 +101,7 @@ def worktree(revision: str, folder: Path) -> Iterator[Path]:
         subprocess.run([*git, "remove", "--force", str(folder)], check=True)
 
 
-def ask(
-    candidate: Candidate, server: Hypercorn, connections: int, seconds: int, headers: tuple[str, ...]
-) -> Measured:
+def ask(candidate: Candidate, server: Hypercorn, connections: int, seconds: int, headers: tuple[str, ...]) -> Measured:
     before = spent(server)
     run = measure(candidate, server, connections, seconds, headers)
     if run.failed:
