@@ -4,7 +4,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,11 +85,17 @@ class Hypercorn:
 
 @contextmanager
 def hypercorn(
-    environment: Mapping[str, str], log: Path, *, app: str = "service.asgi:app", workers: int = 2, cwd: Path = ROOT
+    environment: Mapping[str, str],
+    log: Path,
+    *,
+    app: str = "service.asgi:app",
+    workers: int = 2,
+    cwd: Path = ROOT,
+    options: Sequence[str] = (),
 ) -> Iterator[Hypercorn]:
     """Runs Hypercorn with the root's hypercorn.toml on a port of its own until the end of the block."""
     port = free_port()
-    command = [sys.executable, "-m", "hypercorn", "--config", "hypercorn.toml", "--bind", f"127.0.0.1:{port}"]
+    command = [sys.executable, "-m", "hypercorn", "--config", "hypercorn.toml", "--bind", f"127.0.0.1:{port}", *options]
     with log.open("w") as file:
         process = subprocess.Popen(
             [*command, "--workers", str(workers), app], cwd=cwd, env=dict(environment), stdout=file, stderr=file
