@@ -1,12 +1,14 @@
 """How much faster a route without a database has become: python -m loadtests.speed.ceiling --base REVISION.
 
-Runs the service out of worktrees of revisions and out of this checkout, all with this Python, and asks each in turn
-(A B C A B C) for `/without-database`. No database runs, which the servers log.
+Runs the service out of worktrees of revisions and out of this checkout, all with this Python and each with the packages
+that its requirements.txt pins, and asks each in turn (A B C A B C) for `/without-database`. No database runs, which the
+servers log.
 """
 
 import argparse
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import distributions
 from pathlib import Path
 
 from loadtests.speed.__main__ import Candidate, Run, measure
@@ -57,12 +60,17 @@ def main() -> int:
     headers = PROXIED if given.proxied else ()
     measured: dict[tuple[str, int], list[Measured]] = {}
     with servers(names, given.workers) as running:
-        for connections, seconds in [(64, 2), *((one, given.seconds) for one in given.connections * given.rounds)]:
-            for name in names:
-                one = ask(Candidate(name, name, given.path), running[name], connections, seconds, headers)
-                measured.setdefault((name, connections if seconds == given.seconds else 0), []).append(one)
-                print(f"{connections:4} {one.run.rate:6.0f}/s {one.cost:4.0f} us: {name}", file=sys.stderr, flush=True)
-    print(f"Python {platform.python_version()}, {given.workers} workers, {given.rounds} rounds of {given.seconds} s\n")
+        candidates = [(Candidate(name, name, given.path), running[name]) for name in names]
+        for candidate, server in candidates:
+            ask(candidate, server, 64, 2, headers)  # warm
+        for connections in given.connections * given.rounds:
+            for candidate, server in candidates:
+                one = ask(candidate, server, connections, given.seconds, headers)
+                measured.setdefault((candidate.name, connections), []).append(one)
+                print(f"{connections:4} {one.run.rate:6.0f}/s {one.cost:4.0f} us: {candidate.name}", file=sys.stderr)
+    print(
+        f"Python {platform.python_version()}, {given.workers} worker(s), {given.rounds} rounds of {given.seconds} s\n"
+    )
     print(render(measured, names, given.connections))
     return 0
 
@@ -86,8 +94,10 @@ def servers(names: list[str], workers: int) -> Iterator[dict[str, Hypercorn]]:
                 tree = ROOT
             elif not tree.is_dir():
                 tree = stack.enter_context(worktree(name, folder / f"tree-{number}"))
-            app = "loadtests.speed.applications:make()"
-            running[name] = stack.enter_context(hypercorn(environment, log, app=app, workers=workers, cwd=tree))
+            app, own = "loadtests.speed.applications:make()", packages(tree, folder / f"packages-{number}")
+            running[name] = stack.enter_context(
+                hypercorn({**environment, "PYTHONPATH": str(own)}, log, app=app, workers=workers, cwd=tree)
+            )
         yield running
 
 
@@ -99,6 +109,17 @@ def worktree(revision: str, folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run([*git, "remove", "--force", str(folder)], check=True)
+
+
+def packages(tree: Path, folder: Path) -> Path:
+    """Installs there what the tree pins in another version than is installed here; returns the folder."""
+    pins = re.findall(r"^([\w.-]+)==([^\s;]+)", (tree / "requirements.txt").read_text(), re.MULTILINE)
+    installed = {one.name.lower(): one.version for one in distributions()}
+    others = [f"{name}=={version}" for name, version in pins if installed.get(name, version) != version]
+    if others:
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps"]
+        subprocess.run([*pip, "--target", str(folder), *others], check=True)
+    return folder
 
 
 def ask(candidate: Candidate, server: Hypercorn, connections: int, seconds: int, headers: tuple[str, ...]) -> Measured:
