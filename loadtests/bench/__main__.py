@@ -152,7 +152,7 @@ def measure(suite: Suite, candidates: dict[str, Candidate], addresses: dict[str,
     """Yields the runs, round after round."""
     session = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}"
     for one in candidates.values():
-        by_wrk(one, addresses[one.server], 64, 1, "warm")
+        by_wrk(one, addresses[one.server], 64, 1, number="warm")
     for number in range(1, suite.rounds + 1):
         say(f"round {number}/{suite.rounds}")
         for part in suite.plan:
@@ -183,7 +183,7 @@ def undisturbed(one: Candidate, url: str, part: Closed | Arriving, *, seconds: i
     """Returns a run in which others took little of the machine, or the last of a few where none was so."""
     for _ in range(1 + repeated):
         if isinstance(part, Closed):
-            run = by_wrk(one, url, part.connections, seconds, number)
+            run = by_wrk(one, url, part.connections, seconds, number=number)
         else:
             run = by_arrivals(one, url, part.rate, seconds, number)
         say(describe(run))

@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,11 +42,14 @@ class MeasuringError(Exception):
     """The load generator could not do its work."""
 
 
-def by_wrk(candidate: Candidate, url: str, connections: int, seconds: float, number: str) -> Run:
-    """Lets wrk load a path over so many connections. Raises MeasuringError."""
+def by_wrk(
+    candidate: Candidate, url: str, connections: int, seconds: float, *, number: str, headers: Iterable[str] = ()
+) -> Run:
+    """Lets wrk load a path over so many connections, in the round of that number. Raises MeasuringError."""
     environment = {**os.environ, "KEYED": str(int(candidate.keyed)), "SALT": uuid.uuid4().hex}
     command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds:g}s"]
     command += ["--timeout", "10", "--script", str(REPORT), url + candidate.path]
+    command += [f"--header={header}" for header in headers]
     clock = _Clock()
     ended = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
     foreign = clock.foreign()

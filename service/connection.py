@@ -1,0 +1,117 @@
+"""A request's way from the server into Quart and back, without the tasks that most requests can do without.
+
+Quart (0.22, `asgi.py`) makes one task for the handler, one that receives and, on Python 3.11, one that sends; it ends
+each body by an event of its own. Here the handler runs in the server's task; what receives is started only where there
+is a body or no answer soon; and a body that is in memory is the last event.
+"""
+
+import asyncio
+from typing import Any, cast
+
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPResponseBodyEvent, HTTPResponseStartEvent
+from quart import Request, Response
+from quart.asgi import ASGIHTTPConnection
+from quart.debug import traceback_response
+from quart.typing import ResponseTypes
+from quart.utils import encode_headers
+from quart.wrappers.response import DataBody
+
+PATIENCE = 0.1
+"""Seconds until the client of a request without a body is watched; one that left sooner is noticed then.
+
+Almost all requests have ended by then, and are spared a task that would be made only to be cancelled.
+"""
+
+
+class Connection(ASGIHTTPConnection):
+    """One request. As with Quart's own class, the handler is cancelled if the client leaves before it is answered."""
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        request = self._create_request_from_scope(send)
+        client = _Client(self, request, receive)
+        try:
+            await self.handle_request(request, send)
+        except asyncio.CancelledError:
+            if not client.has_left():
+                raise
+        finally:
+            client.close()
+
+    async def handle_request(self, request: Request, send: ASGISendCallable) -> None:
+        try:
+            response = await self.app.handle_request(request)
+        except Exception as error:
+            if not self.app.debug and not self.app.testing:
+                raise
+            response = await traceback_response(error)
+        timeout: float | None = self.app.config["RESPONSE_TIMEOUT"]
+        if isinstance(response, Response) and response.timeout is not Ellipsis:
+            timeout = response.timeout
+        try:
+            async with asyncio.timeout(timeout):
+                await self._send_response(send, response)
+        except TimeoutError:
+            pass
+
+    async def _send_response(self, send: ASGISendCallable, response: ResponseTypes) -> None:
+        body = response.response
+        if type(body) is not DataBody:
+            await super()._send_response(send, response)
+            return
+        start = {
+            "type": "http.response.start",
+            "status": response.status_code,
+            "headers": encode_headers(response.headers),
+        }
+        await send(cast("HTTPResponseStartEvent", start))
+        end = {"type": "http.response.body", "body": body.data[body.begin : body.end], "more_body": False}
+        await send(cast("HTTPResponseBodyEvent", end))
+
+
+class _Client:
+    """Receives what the client sends, and cancels the handler, which runs in the current task, once it has left."""
+
+    def __init__(self, connection: Connection, request: Request, receive: ASGIReceiveCallable) -> None:
+        self._handler = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._receiving: asyncio.Task[None] | None = None
+        self._later: asyncio.TimerHandle | None = None
+        self._messages = connection.handle_messages, request, receive
+        if _has_no_body(connection.scope):
+            request.body.set_complete()
+            self._later = self._handler.get_loop().call_later(PATIENCE, self._receive)
+        else:
+            self._receive()
+
+    def has_left(self) -> bool:
+        """Whether this is why the handler was cancelled. Raises what went wrong in receiving."""
+        if self._receiving is None or not self._receiving.done() or self._handler.uncancel() > 0:
+            return False
+        self._receiving.result()
+        return True
+
+    def close(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+        if self._receiving is not None:
+            self._receiving.remove_done_callback(self._cancel)
+            self._receiving.cancel()
+
+    def _receive(self) -> None:
+        handle_messages, request, receive = self._messages
+        self._receiving = self._handler.get_loop().create_task(handle_messages(request, receive))
+        self._receiving.add_done_callback(self._cancel)
+
+    def _cancel(self, _: "asyncio.Task[None]") -> None:
+        self._handler.cancel()
+
+
+def _has_no_body(scope: Any) -> bool:
+    """Whether this is known before anything is received: in HTTP/1 a body is announced (RFC 9112, 6.3).
+
+    Quart's test client does not announce its bodies; it is not a server, of which the scope would tell.
+    """
+    return (
+        "server" in scope
+        and scope["http_version"] in ("1.0", "1.1")
+        and not any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
+    )
