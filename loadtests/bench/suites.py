@@ -135,6 +135,7 @@ _STACKS_CLAIMS = (
     Claim(TALLY, FASTAPI, 256, 3),
     Claim(TALLY, ALONE, 256, 3),
     Claim(TALLY, CEILING, 256, 0.85),
+    Claim(TALLY, CEILING, 64, 0.75),
     Claim(NGINX, TALLY, 256, 0.75),
     Claim(GENERATOR, CEILING, 256),
 )
