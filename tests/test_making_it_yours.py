@@ -29,8 +29,12 @@ async def hello() -> str:
 """
 
 HELLO_TEST = """
+import subprocess
+import sys
+
 import httpx
 
+from service.settings import ROOT
 from tests.conftest import Start
 from tests.databases import Database
 
@@ -38,6 +42,29 @@ from tests.databases import Database
 def test_hello_greets(database: Database, start: Start) -> None:
     service = start()
     assert httpx.get(service.url + "/hello").text == "hello 1"
+
+
+def test_its_scenario_has_a_verdict(database: Database, start: Start) -> None:
+    locust = [sys.executable, "-m", "locust", "-f", "loadtests/scenarios/hello.py", "--host", start().url]
+    options = ["--headless", "--users", "2", "--run-time", "2s", "--thresholds", "own.toml"]
+    for p99, status in ("60000", 0), ("0", 1):
+        (ROOT / "own.toml").write_text(f"[Hello]\\np99 = {p99}\\n")
+        ended = subprocess.run([*locust, *options], cwd=ROOT, capture_output=True, text=True)
+        assert ended.returncode == status, ended.stdout + ended.stderr
+"""
+
+HELLO_SCENARIO = """
+from locust import FastHttpUser, constant, task
+
+import loadtests.verdict  # noqa: F401  # ends the run with one
+
+
+class Hello(FastHttpUser):
+    wait_time = constant(0)
+
+    @task
+    def greet(self) -> None:
+        self.client.get("/hello", name="Hello: greet")
 """
 
 
@@ -59,6 +86,8 @@ def yours(tmp_path: Path) -> Path:
     (copy / "tests/hello").mkdir()
     (copy / "tests/hello/__init__.py").touch()
     (copy / "tests/hello/test_hello.py").write_text(HELLO_TEST)
+    (copy / "loadtests/scenarios").mkdir()
+    (copy / "loadtests/scenarios/hello.py").write_text(HELLO_SCENARIO)
     change(copy / "service/__init__.py", "counter.register(app)", "app.register_blueprint(hello.blueprint)")
     change(copy / "service/__init__.py", "import counter, ", "import ")
     change(copy / "service/__init__.py", "health, lifecycle", "health, hello, lifecycle")

@@ -30,7 +30,7 @@ class Candidate:
 CANDIDATES = {
     "flask_patch": Candidate(
         (
-            *("hypercorn", "--config", "hypercorn.toml", "--worker-class", "asyncio"),
+            *("hypercorn", "--config", "hypercorn.toml"),
             *("--workers", "{workers}", "--bind", "127.0.0.1:{port}", "loadtests.candidates.flask_patch.app:app"),
         ),
         pool_size=1,

@@ -1,4 +1,9 @@
-"""The counter in FastAPI: uvicorn with uvloop and httptools, SQLAlchemy on asyncmy, a transaction a request."""
+"""The counter in FastAPI: uvicorn with uvloop and httptools, SQLAlchemy on asyncmy, a transaction a request.
+
+Tuned: two connections a worker, since all want the same row and more only wait for it in the database (four: 0.9 of
+the rate at 256 connections); Core's connection instead of an AsyncSession by Depends, as many write it (0.83); no
+access log, Server or Date, as with Hypercorn here.
+"""
 
 import os
 
@@ -23,7 +28,7 @@ engine = create_async_engine(
     isolation_level="READ COMMITTED",
     pool_size=int(os.environ["POOL_SIZE"]),
     max_overflow=0,
-    pool_reset_on_return=None,  # a ROLLBACK after each COMMIT: a round trip for nothing
+    pool_reset_on_return=None,  # spares a ROLLBACK after each COMMIT
 )
 app = FastAPI()
 

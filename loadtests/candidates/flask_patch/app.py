@@ -2,9 +2,12 @@
 
 Flask's extensions are synchronous. flask_patch lets an `async def` view call them, and while it waits for the database
 the whole worker waits: as many requests are at work as there are workers, and no setting of the pool changes that.
-Tuned: no ROLLBACK when a connection is given back; one statement, with no flush and no refresh. uvloop cannot be had:
-flask_patch needs asyncio's own loop. Who moves the database to threads (`run_sync`), with sessions of their own, has
-more at work at once, and has left what flask_patch is for.
+
+Tuned: uvloop, 1.2 to 1.3 times asyncio's rate (an extension that waits for a coroutine, as one that reads the request
+does, needs asyncio's); one statement, with no flush and no refresh. No gain: mysql-connector-python, which has a C
+extension; mysqlclient has no wheel for Linux. Moving the database to threads (`run_sync`) is to leave what flask_patch
+is for, and takes sessions of one's own: half the rate with ten threads, and with a database that is 100 ms slower about
+300 requests/s with 120.
 """
 
 import os
@@ -35,7 +38,7 @@ app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {
     "isolation_level": "READ COMMITTED",
     "pool_size": int(os.environ["POOL_SIZE"]),
     "max_overflow": 0,
-    "pool_reset_on_return": None,  # a ROLLBACK after each COMMIT: a round trip for nothing
+    "pool_reset_on_return": None,  # spares a ROLLBACK after each COMMIT
 }
 db = SQLAlchemy(app, model_class=Base)
 
