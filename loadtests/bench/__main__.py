@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import psutil
 
 from loadtests.bench import charts, report
-from loadtests.bench.machine import machine, raise_descriptors, software
+from loadtests.bench.machine import interrupt_at_any_signal, machine, raise_descriptors, software
 from loadtests.bench.measuring import MeasuringError, Run, by_arrivals, by_wrk
 from loadtests.bench.report import Results, load, ratio, render
 from loadtests.bench.servers import servers
@@ -39,6 +39,7 @@ UNFIT, INTERRUPTED = 2, 130
 
 def main() -> int:
     given = parse()
+    interrupt_at_any_signal()
     suite = planned(given)
     wanted = {name for part in suite.plan for name in part.candidates}
     wanted |= {name for part in suite.arriving for name in part.candidates}

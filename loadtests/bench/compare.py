@@ -8,7 +8,7 @@ import argparse
 import sys
 
 from loadtests.bench import charts
-from loadtests.bench.machine import raise_descriptors
+from loadtests.bench.machine import interrupt_at_any_signal, raise_descriptors
 from loadtests.bench.measuring import MeasuringError, Run, by_users
 from loadtests.bench.servers import servers
 from loadtests.bench.suites import FLASK_PATCH, SLOW_FLASK_PATCH, SLOW_TALLY, TALLY
@@ -31,6 +31,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=6, help="how long each time (6)")
     parser.add_argument("--workers", type=int, default=2, help="of each server (2)")
     given = parser.parse_args()
+    interrupt_at_any_signal()
     if reason := raise_descriptors(4 * max(given.users) + 1000):
         print(reason, file=sys.stderr)
         return 2

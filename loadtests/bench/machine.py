@@ -4,6 +4,7 @@ import os
 import platform
 import re
 import resource
+import signal
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +27,12 @@ def software() -> str:
     servers = [_first_line(command) for command in (["mariadbd", "--version"], ["nginx", "-v"], ["wrk", "-v"])]
     packages = [f"{name} {version(name)}" for name in PACKAGES]
     return ", ".join([f"Linux {platform.release()}", f"Python {platform.python_version()}", *packages, *servers])
+
+
+def interrupt_at_any_signal() -> None:
+    """Has SIGTERM end this as Ctrl-C does, and SIGINT where a shell has it ignored: everything started is stopped."""
+    for number in signal.SIGINT, signal.SIGTERM:
+        signal.signal(number, signal.default_int_handler)
 
 
 def raise_descriptors(needed: int) -> str | None:

@@ -61,7 +61,8 @@ def test_the_proof_ends_with_a_table_of_ratios_and_a_chart() -> None:
 
 
 @pytest.mark.native
-def test_ctrl_c_stops_everything_and_keeps_what_was_measured(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_stops_everything_and_keeps_what_was_measured(ending: signal.Signals, tmp_path: Path) -> None:
     log = tmp_path / "log"
     with log.open("wb") as file:
         command = ["./run", "bench", "counter", "--rounds", "100", "--seconds", "1", "--despite-noise"]
@@ -70,7 +71,10 @@ def test_ctrl_c_stops_everything_and_keeps_what_was_measured(tmp_path: Path) -> 
         wait_until(lambda: "round 2/100" in log.read_text(), process=process, log=log, limit=100)
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) > 3
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    if ending == signal.SIGINT:
+        os.killpg(process.pid, ending)  # as a terminal does
+    else:
+        process.send_signal(ending)
     assert process.wait(60) == 130, log.read_text()
     assert not psutil.wait_procs(children, timeout=10)[1]
     printed = log.read_text()
