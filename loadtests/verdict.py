@@ -6,6 +6,8 @@ checked, such as `loadtests.counting`'s numbers, is added to CHECKS.
 
 import logging
 import resource
+import signal
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
@@ -56,8 +58,8 @@ class Run:
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
         self.thresholds: Mapping[str, Thresholds] = {}
-        self.reasons: list[str] = []
-        """Why it has failed, whatever comes after."""
+        self.failed = False
+        """Whether it has been said to have failed, whatever comes after."""
         self.begun = False
         self.judged = False
 
@@ -65,6 +67,7 @@ class Run:
         """Ends the run at once where the target or the thresholds do not let it begin."""
         options = self.environment.parsed_options
         assert options is not None
+        self.environment.process_exit_code = 1  # until it is judged otherwise, whatever ends it
         try:
             self.thresholds = load_thresholds(options.thresholds, scenarios(self.environment))
             check_descriptors(self.environment)
@@ -74,12 +77,14 @@ class Run:
         except (ThresholdsError, TargetError) as error:
             self.fail(f"the run could not begin: {error}")
             return
+        self.environment.stats.clear_all()  # what was asked here is no part of the run, nor is its time
         self.begun = True
         gevent.spawn(self._watch)
 
     def fail(self, reason: str) -> None:
-        """Ends the run."""
-        self.reasons.append(reason)
+        """Says why, and ends the run."""
+        self.failed = True
+        print(f"FAILED: {reason}", flush=True)
         runner = self.environment.runner
         assert runner is not None
         # From a greenlet of its own: this may be called by one that ends with the run.
@@ -90,29 +95,28 @@ class Run:
         if self.judged:
             return
         self.judged = True
-        findings = list(self.reasons)
-        if self.begun:
-            findings += self._findings()
+        findings = list(self._findings()) if self.begun else []
+        if not self.begun and not self.failed:
+            findings.append("the run ended before it could begin: the target did not answer in time")
         for finding in findings:
             print(f"FAILED: {finding}", flush=True)
-        if not findings:
+        if not findings and not self.failed:
             print("PASSED", flush=True)
-        self.environment.process_exit_code = 1 if findings else 0
+            self.environment.process_exit_code = 0
 
     def _findings(self) -> Iterable[str]:
-        runner = self.environment.runner
-        if isinstance(runner, MasterRunner) and runner.clients.missing:
-            yield f"{len(runner.clients.missing)} Locust workers were lost, and what they knew with them"
-        else:
-            for check in CHECKS:
-                yield from check.findings(self.environment)
-                print(check.summary(), flush=True)
+        if isinstance(self.environment.runner, MasterRunner) and (lost := _workers - _finished):
+            yield f"{len(lost)} Locust workers were lost, and what they knew with them"
+        for check in CHECKS:
+            yield from check.findings(self.environment)
+            print(check.summary(), flush=True)
         for scenario in scenarios(self.environment):
             entry = entry_of(self.environment.stats, scenario)
+            refused = entry_of(self.environment.stats, refused_name(scenario))
             p50, p95, p99 = (entry.get_response_time_percentile(part) for part in (0.5, 0.95, 0.99))
             print(
                 f"{scenario}: {entry.num_requests} requests, {entry.num_failures} failures, {entry.total_rps:.1f}/s, "
-                f"p50 {p50} ms, p95 {p95} ms, p99 {p99} ms",
+                f"p50 {p50} ms, p95 {p95} ms, p99 {p99} ms, and {refused.num_requests} refused",
                 flush=True,
             )
             if scenario in self.thresholds:
@@ -121,26 +125,35 @@ class Run:
     def _watch(self) -> None:
         """Ends a run that nobody answers."""
         answered, quiet = 0, 0
-        while not self.judged and quiet < SILENCE:
+        limit = SILENCE + getattr(self.environment.parsed_options, "every", 0.0)
+        while not self.judged and quiet < limit:
             gevent.sleep(1)
             total = self.environment.stats.total
             now = total.num_requests - total.num_failures
             quiet = quiet + 1 if now == answered and total.num_requests else 0
             answered = now
         if not self.judged:
-            self.fail(f"no request was answered well for {SILENCE:g} s")
+            self.fail(f"no request was answered well for {limit:g} s")
 
 
 _runs: dict[int, Run] = {}
 """By the id of the environment."""
 
+_workers: set[str] = set()
+"""The ids of the workers that take part in the run."""
+
 _finished: set[str] = set()
-"""The ids of the workers that have sent their last report."""
+"""The ids of those that have sent their last report."""
 
 
 def scenarios(environment: Environment) -> list[str]:
     """Returns the names of the scenarios that run."""
     return [one.__name__ for one in environment.user_classes]
+
+
+def refused_name(scenario: str) -> str:
+    """Returns what the requests of a scenario are called that were refused as they should be."""
+    return f"{scenario} refused"
 
 
 def token_header(environment: Environment) -> dict[str, str]:
@@ -175,7 +188,8 @@ def check_descriptors(environment: Environment) -> None:
     if isinstance(runner, MasterRunner) or runner is None:
         return
     limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = runner.target_user_count + 100
+    each = max(getattr(one, "connections", 1) for one in environment.user_classes)
+    needed = runner.target_user_count * each + 100
     if limit < needed:
         raise TargetError(
             f"{runner.target_user_count} users need {needed} file descriptors, and this process may have {limit}: "
@@ -202,17 +216,30 @@ def add_arguments(parser: LocustArgumentParser) -> None:
 @events.test_start.add_listener
 def begin(environment: Environment, **_: Any) -> None:
     if not isinstance(environment.runner, WorkerRunner):
+        if isinstance(environment.runner, MasterRunner):
+            _workers.clear()
+            _workers.update(client.id for client in environment.runner.clients.all)
         run = _runs[id(environment)] = Run(environment)
         run.begin()
+
+
+@events.worker_connect.add_listener
+def note_worker(client_id: str, **_: Any) -> None:
+    _workers.add(client_id)
 
 
 @events.init.add_listener
 def listen(environment: Environment, **_: Any) -> None:
     """Lets master and workers agree on the end of a run: of itself the master ends without their last reports."""
-    runner = environment.runner
+    runner, options = environment.runner, environment.parsed_options
     if isinstance(runner, WorkerRunner):
+        if options and options.processes:
+            # A terminal's Ctrl-C comes to all processes; the master ends these, after their last reports.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
         def finish(**_: Any) -> None:
+            if options and options.headless:
+                runner.last_received_spawn_timestamp = sys.maxsize  # the master may still be sending more users
             runner.stop()
             runner._send_stats()
             runner.send_message("finished")

@@ -75,6 +75,7 @@ class _Client:
         self._handler = cast("asyncio.Task[Any]", asyncio.current_task())
         self._receiving: asyncio.Task[None] | None = None
         self._later: asyncio.TimerHandle | None = None
+        self._closed = False
         self._messages = connection.handle_messages, request, receive
         if _has_no_body(connection.scope):
             request.body.set_complete()
@@ -90,10 +91,10 @@ class _Client:
         return True
 
     def close(self) -> None:
+        self._closed = True
         if self._later is not None:
             self._later.cancel()
         if self._receiving is not None:
-            self._receiving.remove_done_callback(self._cancel)
             self._receiving.cancel()
 
     def _receive(self) -> None:
@@ -102,7 +103,8 @@ class _Client:
         self._receiving.add_done_callback(self._cancel)
 
     def _cancel(self, _: "asyncio.Task[None]") -> None:
-        self._handler.cancel()
+        if not self._closed:
+            self._handler.cancel()
 
 
 def _has_no_body(scope: Any) -> bool:

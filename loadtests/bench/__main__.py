@@ -33,6 +33,9 @@ BUSY = 50
 NOISY = 0.25
 """The share of disturbed runs from which on nothing is compared."""
 
+ARRIVING_ROUNDS = 3
+"""Rounds in which requests arrive at fixed rates too: Locust takes long to start."""
+
 UNFIT, INTERRUPTED = 2, 130
 """Exit codes: the machine does not allow a comparison; Ctrl-C."""
 
@@ -51,25 +54,26 @@ def main() -> int:
     journal = ROOT / ".run/bench" / f"{datetime.now(UTC):%Y-%m-%dT%H%M%S}.jsonl"
     journal.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     status = 0
+    failures: list[str] = []
+    repeated = 0 if given.despite_noise else REPEATED
     try:
         needed = {one.server for one in candidates.values()}
-        behind = {"near"} if "nginx" in needed else set()
         with (
-            servers(
-                needed | behind, workers=given.workers, receipts=given.receipts, notes=results.notes, say=say
-            ) as addresses,
+            servers(needed, workers=given.workers, receipts=given.receipts, notes=results.notes, say=say) as addresses,
             journal.open("w") as kept,
         ):
-            for run in measure(suite, candidates, addresses, 0 if given.despite_noise else REPEATED):
+            for run in measure(suite, candidates, addresses, repeated=repeated, failures=failures):
                 results.runs.append(run)
                 kept.write(json.dumps(asdict(run)) + "\n")
                 kept.flush()
     except KeyboardInterrupt:
         say("interrupted: everything is stopped")
         status = INTERRUPTED
-    except (NotInstalled, MeasuringError) as error:
-        say(str(error))
-        status = 1
+    except (MeasuringError, NotInstalled) as error:
+        failures.append(str(error))
+    for failure in failures:
+        say(f"FAILED: {failure}")
+    status = status or min(1, len(failures))
     return conclude(given, suite, results, status, f"the runs are kept in {journal.relative_to(ROOT)}")
 
 
@@ -145,48 +149,41 @@ def begin(given: argparse.Namespace) -> Results:
     new = Results(given.suite, machine(), software(), date, [command])
     if given.add and new.file.exists():
         kept = load(new.file)
+        if kept.software != new.software:
+            raise SystemExit(f"What is kept was measured with other software ({kept.software}): measure anew.")
         return replace(kept, commands=[*kept.commands, command])
     return new
 
 
-def measure(suite: Suite, candidates: dict[str, Candidate], addresses: dict[str, str], repeated: int) -> Iterator[Run]:
-    """Yields the runs, round after round."""
+def measure(
+    suite: Suite, candidates: dict[str, Candidate], addresses: dict[str, str], *, repeated: int, failures: list[str]
+) -> Iterator[Run]:
+    """Yields the runs, round after round; `failures` gets why there is none."""
     session = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}"
     for one in candidates.values():
         by_wrk(one, addresses[one.server], 64, 1, number="warm")
     for number in range(1, suite.rounds + 1):
         say(f"round {number}/{suite.rounds}")
-        for part in suite.plan:
-            for name in part.candidates:
-                one = candidates[name]
-                yield undisturbed(
-                    one,
-                    addresses[one.server],
-                    part,
-                    seconds=suite.seconds,
-                    number=f"{session}/{number}",
-                    repeated=repeated,
-                )
-        for arriving in suite.arriving if number <= 3 else ():
-            for name in arriving.candidates:
-                one = candidates[name]
-                yield undisturbed(
-                    one,
-                    addresses[one.server],
-                    arriving,
-                    seconds=suite.seconds,
-                    number=f"{session}/{number}",
-                    repeated=repeated,
-                )
+        parts: list[Closed | Arriving] = [*suite.plan, *(suite.arriving if number <= ARRIVING_ROUNDS else ())]
+        for part in parts:
+            for one in (candidates[name] for name in part.candidates):
+                in_round = f"{session}/{number}"
+                try:
+                    yield undisturbed(one, addresses[one.server], part, suite.seconds, in_round, repeated=repeated)
+                except MeasuringError as error:
+                    say(str(error))
+                    failures.append(str(error))
 
 
-def undisturbed(one: Candidate, url: str, part: Closed | Arriving, *, seconds: int, number: str, repeated: int) -> Run:
+def undisturbed(
+    one: Candidate, url: str, part: Closed | Arriving, seconds: int, in_round: str, *, repeated: int
+) -> Run:
     """Returns a run in which others took little of the machine, or the last of a few where none was so."""
     for _ in range(1 + repeated):
         if isinstance(part, Closed):
-            run = by_wrk(one, url, part.connections, seconds, number=number)
+            run = by_wrk(one, url, part.connections, seconds, number=in_round)
         else:
-            run = by_arrivals(one, url, part.rate, seconds, number)
+            run = by_arrivals(one, url, part.rate, seconds, in_round)
         say(describe(run))
         if run.foreign <= FOREIGN:
             break

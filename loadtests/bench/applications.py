@@ -2,7 +2,7 @@
 
 import os
 import random
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
 from quart import Quart, Response, current_app
@@ -13,10 +13,14 @@ from service import create_app, logs
 from service.app import App
 from service.counter import sessions
 from service.counter.tables import counter
-from service.database import transaction
+from service.database import create_engine
 from service.settings import load_settings
 
 COUNTERS = 1_000
+
+POOL_SIZE = int(os.environ.get("POOL_SIZE", "2"))
+"""Connections of each worker for transactions of one request: two, since all want the same row, and more wait for it in
+the database."""
 
 SLOW = float(os.environ.get("SLOW_DATABASE", "0"))
 """Seconds that each transaction that counts takes longer. It sleeps before it locks anything, which is the best case
@@ -37,7 +41,7 @@ def page(number: int) -> Response:
 
 async def count_alone(name: str) -> int:
     """Counts in a transaction of its own, as most write it."""
-    async with transaction() as connection:
+    async with current_app.extensions["alone"].begin() as connection:
         if SLOW:
             await connection.execute(_SLEEP, {"seconds": SLOW})
         result = await connection.execute(_ADD_ONE, {"of": name})
@@ -63,7 +67,15 @@ def make() -> App:
     """The service with more routes: the same without a database, one transaction a request, and many counters."""
     if SLOW:
         sessions.Session = SlowSession  # type: ignore[misc]
-    app = create_app(load_settings())
+    settings = load_settings()
+    app = create_app(settings)
+
+    @app.while_serving
+    async def engine_for_one_transaction_a_request() -> AsyncGenerator[None]:
+        # Without the platform's checks of a connection, as in loadtests/candidates.
+        app.extensions["alone"] = create_engine(settings.database, pool_size=POOL_SIZE, check=False)
+        yield
+        await app.extensions["alone"].dispose()
 
     @app.get("/without-database")
     async def without_database() -> Response:

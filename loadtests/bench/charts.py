@@ -37,8 +37,10 @@ def draw(results: Results) -> None:
     """Writes the charts of the suite `stacks` for which there are runs."""
     by_connections = "kept-alive connections"
     rate = "requests/s"
-    _chart("connections", _rates(results, suites._ALL), by_connections, rate)
-    _chart("slow-database", _rates(results, suites._SLOW), by_connections, f"{rate}, each transaction 100 ms longer")
+    _chart("connections", _rates(results, suites.ALL), by_connections, rate)
+    _chart(
+        "slow-database", _rates(results, suites.SLOW_ONES), by_connections, f"{rate}, each transaction 100 ms longer"
+    )
     _chart("arrivals", _tails(results), "arrivals/s, whether or not answered", "p99, ms from when due")
     _chart("workers", _by_workers(results), "workers", f"{rate} at 256 connections", log=False)
 
@@ -89,6 +91,8 @@ def _by_workers(results: Results) -> Points:
 
 
 def _chart(name: str, lines: Points, x: str, y: str, *, log: bool = True) -> Path | None:
+    path = CHARTS / f"{name}.svg"
+    path.unlink(missing_ok=True)  # of another run, perhaps of another machine
     lines = {label: points for label, points in lines.items() if points}
     if not lines:
         return None
@@ -103,7 +107,6 @@ def _chart(name: str, lines: Points, x: str, y: str, *, log: bool = True) -> Pat
     for side in "top", "right":
         axes.spines[side].set_visible(False)
     figure.legend(loc="outside upper left", ncols=2, frameon=False)
-    path = CHARTS / f"{name}.svg"
     CHARTS.mkdir(exist_ok=True)
     figure.savefig(path, transparent=True, metadata={"Date": None})
     return path

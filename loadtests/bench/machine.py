@@ -31,7 +31,7 @@ def software() -> str:
 
 def interrupt_at_any_signal() -> None:
     """Has SIGTERM end this as Ctrl-C does, and SIGINT where a shell has it ignored: everything started is stopped."""
-    for number in signal.SIGINT, signal.SIGTERM:
+    for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
         signal.signal(number, signal.default_int_handler)
 
 

@@ -17,7 +17,9 @@ from loadtests.bench.suites import Candidate
 from service.settings import ROOT
 
 REPORT = Path(__file__).with_name("report.lua")
-VERDICT = re.compile(r"^\w+: (\d+) requests, (\d+) failures, ([\d.]+)/s, p50 (\S+) ms, p95 \S+ ms, p99 (\S+) ms", re.M)
+VERDICT = re.compile(
+    r"^\w+: (\d+) requests, (\d+) failures, ([\d.]+)/s, p50 (\S+) ms, p95 \S+ ms, p99 (\S+) ms, and (\d+) refused", re.M
+)
 USERS = 4
 """Of the scenario; more only cost the machine more."""
 
@@ -89,8 +91,9 @@ def by_locust(scenario: str, candidate: str, url: str, options: list[str], numbe
     if found is None or ended.returncode != 0:
         failures = [line for line in ended.stdout.splitlines() if line.startswith("FAILED")]
         raise MeasuringError(f"Locust's {scenario} against {candidate}: {' '.join(failures) or ended.stderr[-600:]}")
-    _, failed, answered, p50, p99 = found.groups()
-    return Run(candidate, 0, float(answered), float(p50), float(p99), int(failed), number, round(foreign, 3))
+    _, failed, answered, p50, p99, refused = found.groups()
+    unserved = int(failed) + int(refused)
+    return Run(candidate, 0, float(answered), float(p50), float(p99), unserved, number, round(foreign, 3))
 
 
 class _Clock:

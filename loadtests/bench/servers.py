@@ -38,11 +38,12 @@ def servers(
         say("starting a private MariaDB")
         mariadb = stack.enter_context(private_mariadb(folder / "database", None, "--max-connections=3000"))
         addresses: dict[str, str] = {}
-        for name in sorted(names, key=lambda name: SERVERS[name].behind is not None):
+        behind = {server.behind for server in map(SERVERS.__getitem__, names) if server.behind}
+        for name in sorted({*names, *behind}, key=lambda name: SERVERS[name].behind is not None):
             server = SERVERS[name]
             say(f"starting {name}")
-            if server.behind is not None:
-                to = addresses.get(server.behind)
+            if server.fixed or server.behind is not None:
+                to = None if server.behind is None else addresses[server.behind]
                 addresses[name] = stack.enter_context(nginx(folder / f"nginx-{name}", to))
                 continue
             # One each: what still waits of a run is then no one else's load.
@@ -68,7 +69,7 @@ def one(server: Server, environment: dict[str, str], log: Path, workers: int) ->
         return
     own = {**environment, "SLOW_DATABASE": str(server.slow)}
     if server.pool is not None:
-        own["DB_POOL_SIZE"] = str(server.pool)
+        own["POOL_SIZE"] = str(server.pool)
     with hypercorn(own, log, app=server.app, workers=workers) as running:
         if server.app == Server.app:
             wait_until(lambda: is_ready(running), log=log)

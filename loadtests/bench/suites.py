@@ -27,6 +27,8 @@ class Server:
     """Connections of each worker for transactions of one request; None: the default, or the best of a candidate."""
     behind: str | None = None
     """The server that nginx stands before; the rest is that server's."""
+    fixed: bool = False
+    """Whether it is nginx alone, with a fixed answer."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ SERVERS = {
     "quart": Server(app="loadtests.bench.applications:bare_quart"),
     "asgi": Server(app="loadtests.bench.applications:bare_asgi"),
     "nginx": Server(behind="near"),
-    "fixed": Server(behind="fixed"),
+    "fixed": Server(fixed=True),
     "slow": Server(slow=SLOW, pool=SLOW_POOL),
     "1 worker": Server(workers=1),
     "4 workers": Server(workers=4),
@@ -107,8 +109,8 @@ ONE, FOUR, CEILING_ONE, CEILING_FOUR = (
     f"{name}; {workers}" for name in (TALLY, CEILING) for workers in ("1 worker", "4 workers")
 )
 
-_ALL = (TALLY, NGINX, CEILING, ALONE, FASTAPI, FLASK_PATCH)
-_SLOW = (SLOW_TALLY, SLOW_ALONE, SLOW_FASTAPI, SLOW_FLASK_PATCH)
+ALL = (TALLY, NGINX, CEILING, ALONE, FASTAPI, FLASK_PATCH)
+SLOW_ONES = (SLOW_TALLY, SLOW_ALONE, SLOW_FASTAPI, SLOW_FLASK_PATCH)
 _WORKERS = (ONE, CEILING_ONE, FOUR, CEILING_FOUR)
 
 _STACKS_CANDIDATES = (
@@ -143,7 +145,7 @@ _STACKS_CLAIMS = (
 _QUICK = Suite(
     title="Tally and other stacks",
     candidates=_STACKS_CANDIDATES,
-    plan=(Closed(16, (*_ALL, *_SLOW)), Closed(256, (*_ALL, *_SLOW, GENERATOR))),
+    plan=(Closed(16, (*ALL, *SLOW_ONES)), Closed(256, (*ALL, *SLOW_ONES, GENERATOR))),
     claims=_STACKS_CLAIMS,
     rounds=3,
     seconds=3,
@@ -155,11 +157,11 @@ STACKS = Suite(
     title="Tally and other stacks",
     candidates=_STACKS_CANDIDATES,
     plan=(
-        *(Closed(connections, _ALL) for connections in (1, 4)),
-        Closed(16, (*_ALL, *_SLOW)),
-        Closed(64, (*_ALL, *_SLOW)),
-        Closed(256, (*_ALL, *_SLOW, *_WORKERS, GENERATOR)),
-        Closed(1024, _ALL),
+        *(Closed(connections, ALL) for connections in (1, 4)),
+        Closed(16, (*ALL, *SLOW_ONES)),
+        Closed(64, (*ALL, *SLOW_ONES)),
+        Closed(256, (*ALL, *SLOW_ONES, *_WORKERS, GENERATOR)),
+        Closed(1024, ALL),
     ),
     claims=_STACKS_CLAIMS,
     rounds=5,

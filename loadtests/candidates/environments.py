@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Stack:
     """How to start it, and the connections of each worker with which it counts the most on one row."""
 
     command: tuple[str, ...]
@@ -28,14 +28,14 @@ class Candidate:
 
 
 CANDIDATES = {
-    "flask_patch": Candidate(
+    "flask_patch": Stack(
         (
             *("hypercorn", "--config", "hypercorn.toml"),
             *("--workers", "{workers}", "--bind", "127.0.0.1:{port}", "loadtests.candidates.flask_patch.app:app"),
         ),
         pool_size=1,
     ),
-    "fastapi": Candidate(
+    "fastapi": Stack(
         (
             *("uvicorn", "--loop", "uvloop", "--http", "httptools", "--log-level", "warning", "--no-access-log"),
             *("--no-server-header", "--no-date-header", "--no-proxy-headers"),
@@ -98,9 +98,11 @@ def serving(
         wait_until(lambda: _is_ready(url), process=process, log=log)
         yield url
     finally:
-        stop(process)
-        with suppress(ProcessLookupError):  # none is left
-            os.killpg(process.pid, signal.SIGKILL)
+        try:
+            stop(process)
+        finally:
+            with suppress(ProcessLookupError):  # none is left
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _works(python: Path) -> bool:

@@ -48,7 +48,11 @@ CHECKS.append(_Counting())
 def value(environment: Environment, counter: str) -> int:
     """Returns the counter's value, and makes it if it is not there. Raises TargetError."""
     if counter != PAGE:
-        return int(ask(environment, "PUT", f"/counters/{counter}").json()["value"])
+        answer = ask(environment, "PUT", f"/counters/{counter}")
+        try:
+            return int(answer.json()["value"])
+        except (ValueError, KeyError, TypeError):
+            raise TargetError(f"{environment.host} does not answer as the counters' API does") from None
     page = NUMBER.fullmatch(ask(environment, "GET", "/").text)
     if page is None:
         raise TargetError(f"{environment.host} does not answer with a counter's page: is another program there?")

@@ -11,7 +11,7 @@ from locust.contrib.fasthttp import ResponseContextManager
 from locust.env import Environment
 
 from loadtests.counting.check import BOOKS, NUMBER, PAGE
-from loadtests.verdict import token_header
+from loadtests.verdict import refused_name, token_header
 
 # geventhttpclient 2.6 sends a GET again whose connection was closed, without a word. Here a GET counts.
 assert geventhttpclient._may_retry_after_send_error("GET")
@@ -52,9 +52,9 @@ class Hitter(FastHttpUser):
             elif is_refused(response):
                 BOOKS.refuse(counter)
                 if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE and not self.refusals_are_failures:
-                    response.request_meta["name"] = self.label("refused")
+                    response.request_meta["name"] = f"{refused_name(type(self).__name__)}: hit"
                     response.success()
-            elif response.status_code == HTTPStatus.OK:
+            elif HTTPStatus.OK <= response.status_code < HTTPStatus.BAD_REQUEST:
                 response.failure("an answer without a number")
         return number
 

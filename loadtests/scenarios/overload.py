@@ -13,7 +13,7 @@ from locust.argument_parser import LocustArgumentParser
 
 from loadtests.counting.users import Hitter
 
-IN_FLIGHT = 1_000
+IN_FLIGHT = 200
 """Requests of one user that may wait for an answer; a hit beyond them waits for one, which its latency shows."""
 
 
@@ -21,7 +21,7 @@ class Overload(Hitter):
     """Arrivals at a fixed rate. A 503 is what is asked for here, and no failure."""
 
     wait_time = constant(0)
-    concurrency = IN_FLIGHT
+    concurrency = connections = IN_FLIGHT
     refusals_are_failures = False
 
     def on_start(self) -> None:

@@ -9,6 +9,7 @@ import gevent
 from locust import constant, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
+from locust.runners import WorkerRunner
 
 from loadtests.counting.users import Hitter
 
@@ -44,12 +45,16 @@ def end_after_the_last_hit(environment: Environment, **_: Any) -> None:
     _sent = 0
     hits = environment.parsed_options.hits if environment.parsed_options else 0
     runner = environment.runner
+    if isinstance(runner, WorkerRunner):
+        return  # the master ends it
 
     def wait() -> None:
         while environment.stats.total.num_requests < hits * max(1, getattr(runner, "worker_count", 1)):
             gevent.sleep(0.1)
-        if runner is not None:
+        if runner is not None and environment.web_ui is None:
             runner.quit()
+        elif runner is not None:
+            runner.stop()
 
-    if hits and environment.web_ui is None:
+    if hits:
         gevent.spawn(wait)

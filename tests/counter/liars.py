@@ -47,6 +47,59 @@ def answers_after_a_second() -> Quart:
     return app
 
 
+def breaks_promises() -> Quart:
+    """Has an API that gives a key another number each time, reads what it had a while ago, and falls back once."""
+    logs.configure("INFO", json=True)
+    app = Quart(__name__)
+    hits, given = count(1_000_000), [999_999]
+
+    @app.put("/counters/<name>")
+    async def make(name: str) -> dict[str, int]:
+        return {"value": given[-1]}
+
+    @app.get("/counters/<name>")
+    async def read(name: str) -> dict[str, int]:
+        return {"value": given[-1] // 2}
+
+    @app.get("/counters/<name>/history")
+    async def history(name: str) -> dict[str, int]:
+        return {}
+
+    @app.post("/counters/<name>/hits")
+    async def hit(name: str) -> dict[str, int]:
+        number = next(hits)
+        given.append(number if number % 100 else number - 500_000)
+        return {"number": given[-1]}
+
+    return app
+
+
+def refuses() -> Quart:
+    """Answers the first hit and refuses all others."""
+    logs.configure("INFO", json=True)
+    app = Quart(__name__)
+    hits = count(1)
+
+    @app.get("/")
+    async def hit() -> tuple[str, int]:
+        return (page(number), 200) if (number := next(hits)) == 1 else ("", 503)
+
+    return app
+
+
+def says_nothing() -> Quart:
+    """Takes every request and does not answer."""
+    logs.configure("INFO", json=True)
+    app = Quart(__name__)
+
+    @app.get("/livez")
+    async def livez() -> str:
+        await asyncio.sleep(60)
+        return ""
+
+    return app
+
+
 def reads_then_writes() -> App:
     """Reads the count and then writes it, with no lock between."""
     app = _app()

@@ -37,7 +37,12 @@ def loading(scenario: str, url: str, *options: str, log: Path) -> Iterator["subp
     """Runs a scenario beside the block; `log` has what it prints."""
     with log.open("wb") as file:
         process = subprocess.Popen(
-            command(scenario, url, *options), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=file
+            command(scenario, url, *options),
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            process_group=0,
         )
     try:
         yield process

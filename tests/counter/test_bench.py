@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from loadtests.bench.measuring import Run
 from loadtests.bench.report import Results, ratio, render
 from loadtests.bench.suites import CEILING, FLASK_PATCH, STACKS, SUITES, TALLY, Arriving
 from service.settings import ROOT
+from tests.deploy.stack import copy_tree
 from tests.processes import wait_until
 
 BRIEF = ["--rounds", "1", "--seconds", "1", "--connections", "8", "--despite-noise"]
@@ -37,7 +39,7 @@ def test_the_counter_is_measured_by_one_command() -> None:
 @pytest.mark.native
 def test_other_stacks_are_measured_beside_it_with_a_normal_and_a_slow_database() -> None:
     slow = (f"{name}; slow database" for name in (TALLY, FLASK_PATCH))
-    ended = bench(*BRIEF, "--only", TALLY, FLASK_PATCH, "Tally through nginx", *slow)
+    ended = bench(*BRIEF, "--quick", "--only", TALLY, FLASK_PATCH, "Tally through nginx", *slow)
     assert ended.returncode == 0, ended.stderr
     assert len(re.findall(r"^\| .* \| [1-9]\d* \(\d+\) \| 0 \|$", ended.stdout, re.MULTILINE)) == 5, ended.stdout
 
@@ -82,6 +84,16 @@ def test_ctrl_c_stops_everything_and_keeps_what_was_measured(ending: signal.Sign
     assert (ROOT / kept).read_text().count('"candidate": "ceiling"') >= 1
     assert "| requests/s (p99) |" in printed  # what there is, is told
     assert "Traceback" not in printed
+
+
+@pytest.mark.native
+def test_the_ceiling_is_compared_with_that_of_another_tree(tmp_path: Path) -> None:
+    base = copy_tree(tmp_path / "base")
+    options = ["--base", str(base), "--rounds", "1", "--seconds", "1", "--connections", "8"]
+    command = [sys.executable, "-m", "loadtests.bench.ceiling", *options]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert ended.returncode == 0, ended.stderr
+    assert re.search(r"^\| this checkout \| 8 \| [1-9]\d* \| \d\.\d\d \|", ended.stdout, re.MULTILINE), ended.stdout
 
 
 @pytest.mark.native

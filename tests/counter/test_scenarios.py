@@ -1,5 +1,6 @@
 """Locust's scenarios: what they find right, and that they find out what is wrong, and say it."""
 
+import os
 import re
 import signal
 import socket
@@ -43,9 +44,18 @@ def test_visitors_send_as_many_hits_as_they_were_told_to_and_find_them_right(
     assert audit(database) == 1002  # the run itself has counted one before and one after
 
 
-@pytest.mark.parametrize("scenario", ["visitors", "api_clients", "many_counters", "overload"])
-def test_a_run_may_be_distributed_over_processes(scenario: str, service: Hypercorn) -> None:
-    ended = load(scenario, service.url, "--processes", "2", "--run-time", "2s")
+@pytest.mark.parametrize(
+    ("scenario", "end"),
+    [
+        ("visitors", "--run-time=2s"),
+        ("visitors", "--hits=50"),
+        ("api_clients", "--run-time=2s"),
+        ("many_counters", "--run-time=2s"),
+        ("overload", "--run-time=2s"),
+    ],
+)
+def test_a_run_may_be_distributed_over_processes(scenario: str, end: str, service: Hypercorn) -> None:
+    ended = load(scenario, service.url, "--processes", "2", end)
     assert ended.returncode == 0, ended.stdout
     assert given(ended.stdout) > 20
     assert "PASSED" in ended.stdout
@@ -99,6 +109,43 @@ def number(server: Hypercorn) -> int:
     return int(re.findall(r"\d+", httpx.get(server.url).text.removeprefix("<h1>"))[0])
 
 
+@pytest.mark.parametrize(
+    ("scenario", "wrong"),
+    [
+        ("api_clients", "the same key was given another number"),
+        ("api_clients", "a number was not higher than one that was known before the request was sent"),
+        ("readers_and_hitters", "a counter was read at less than a number that it had given"),
+    ],
+)
+def test_each_promise_that_is_broken_is_found(
+    plain_environment: dict[str, str], tmp_path: Path, scenario: str, wrong: str
+) -> None:
+    with hypercorn(plain_environment, tmp_path / "log", app="tests.counter.liars:breaks_promises()", workers=1) as liar:
+        ended = load(scenario, liar.url, "--run-time", "3s")
+    assert ended.returncode == 1, ended.stdout
+    assert f"FAILED: {wrong} (" in ended.stdout, ended.stdout
+
+
+def test_a_service_that_refuses_everything_does_not_hold_the_thresholds_of_the_overload(
+    plain_environment: dict[str, str], tmp_path: Path
+) -> None:
+    with hypercorn(plain_environment, tmp_path / "log", app="tests.counter.liars:refuses()", workers=1) as refusing:
+        ended = load("overload", refusing.url, "--run-time", "2s", "--thresholds", "loadtests/thresholds.toml")
+    assert ended.returncode == 1, ended.stdout
+    assert "FAILED: Overload sent no request" in ended.stdout, ended.stdout
+    assert re.search(r"^Overload: 0 requests, .* and [1-9]\d+ refused$", ended.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("processes", [[], ["--processes", "2"]])
+def test_a_run_that_ends_before_it_could_begin_fails(
+    plain_environment: dict[str, str], tmp_path: Path, processes: list[str]
+) -> None:
+    with hypercorn(plain_environment, tmp_path / "log", app="tests.counter.liars:says_nothing()", workers=1) as mute:
+        ended = load("visitors", mute.url, "--run-time", "2s", *processes)
+    assert ended.returncode == 1, ended.stdout
+    assert "PASSED" not in ended.stdout
+
+
 def test_a_worker_of_locusts_that_is_lost_fails_the_run(service: Hypercorn, tmp_path: Path) -> None:
     log = tmp_path / "locust.log"
     with loading("visitors", service.url, "--processes", "2", "--run-time", "8s", log=log) as locust:
@@ -108,13 +155,16 @@ def test_a_worker_of_locusts_that_is_lost_fails_the_run(service: Hypercorn, tmp_
     assert "FAILED: 1 Locust workers were lost, and what they knew with them" in log.read_text()
 
 
-def test_ctrl_c_ends_a_run_with_its_verdict(service: Hypercorn, tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [[], ["--processes", "2"]])
+def test_ctrl_c_ends_a_run_with_its_verdict(
+    service: Hypercorn, database: Database, tmp_path: Path, processes: list[str]
+) -> None:
     log = tmp_path / "locust.log"
-    with loading("visitors", service.url, log=log) as locust:
-        wait_until(lambda: number(service) > 100, process=locust, log=log)
-        locust.send_signal(signal.SIGINT)
-        assert locust.wait(60) == 1  # this test has counted too, which the run must notice
-    assert re.search(r"FAILED: the page's counter: it went up by \d+, with \d+ hits acknowledged", log.read_text())
+    with loading("visitors", service.url, *processes, log=log) as locust:
+        wait_until(lambda: database.execute("SELECT count FROM counter")[0][0] > 500, process=locust, log=log)
+        os.killpg(locust.pid, signal.SIGINT)  # as a terminal does
+        assert locust.wait(60) == 0, log.read_text()
+    assert "PASSED" in log.read_text()
 
 
 def test_a_target_that_does_not_answer_is_told_before_the_run() -> None:
