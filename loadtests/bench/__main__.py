@@ -14,18 +14,15 @@ import psutil
 
 from loadtests.bench import charts, report
 from loadtests.bench.machine import interrupt_at_any_signal, machine, raise_descriptors, software
-from loadtests.bench.measuring import MeasuringError, Run, by_arrivals, by_wrk
+from loadtests.bench.measuring import FOREIGN, MeasuringError, Run, by_arrivals, by_wrk
 from loadtests.bench.report import Results, load, ratio, render
 from loadtests.bench.servers import servers
 from loadtests.bench.suites import SUITES, Arriving, Candidate, Closed, Suite
 from loadtests.candidates.environments import NotInstalled
 from service.settings import ROOT
 
-FOREIGN = 0.15
-"""The share of the processors' time that others may take in a run, which is repeated otherwise."""
-
 REPEATED = 2
-"""How often."""
+"""How often a run is repeated in which others took more than FOREIGN."""
 
 BUSY = 50
 """The per cent of the processors' time before the first run from which on nothing is begun."""

@@ -1,7 +1,8 @@
 """The proof: one Locust scenario against the flask_patch application and against Tally, with ever more users.
 
 `./run load --compare` starts both with a database of their own, and again with one that takes 100 ms for each
-transaction. Each is told as it is found; at the end come a table, a chart and the ratios.
+transaction. Each is told as it is found; at the end come a table, a chart and the ratios. Locust takes as much of the
+machine as the service does, or more: rates are lower than in `./run bench`, and what is fast gains least by the ratio.
 """
 
 import argparse
@@ -9,7 +10,7 @@ import sys
 
 from loadtests.bench import charts
 from loadtests.bench.machine import interrupt_at_any_signal, raise_descriptors
-from loadtests.bench.measuring import MeasuringError, Run, by_users
+from loadtests.bench.measuring import FOREIGN, MeasuringError, Run, by_users
 from loadtests.bench.servers import servers
 from loadtests.bench.suites import FLASK_PATCH, SLOW_FLASK_PATCH, SLOW_TALLY, TALLY
 from loadtests.candidates.environments import NotInstalled
@@ -43,6 +44,8 @@ def main() -> int:
                 for name, (server, scenario) in COMPARED.items():
                     runs.append(by_users(scenario, name, addresses[server], users, given.seconds))
                     say(f"{users:4} users {runs[-1].rate:7.1f}/s p99 {runs[-1].p99:g} ms: {name}")
+                    if runs[-1].foreign > FOREIGN:
+                        say(f"  others took {runs[-1].foreign:.0%} of the processors' time")
     except KeyboardInterrupt:
         say("interrupted: everything is stopped")
         return 130

@@ -20,6 +20,9 @@ REPORT = Path(__file__).with_name("report.lua")
 VERDICT = re.compile(
     r"^\w+: (\d+) requests, (\d+) failures, ([\d.]+)/s, p50 (\S+) ms, p95 \S+ ms, p99 (\S+) ms, and (\d+) refused", re.M
 )
+FOREIGN = 0.15
+"""The share of the processors' time that others may take in a run without disturbing it."""
+
 USERS = 4
 """Of the scenario; more only cost the machine more."""
 
