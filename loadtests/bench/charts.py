@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, ScalarFormatter
 
 from loadtests.bench import suites
 from loadtests.bench.measuring import Run
@@ -98,8 +98,10 @@ def _chart(name: str, lines: Points, x: str, y: str, *, log: bool = True) -> Pat
         return None
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    for (label, points), colour, marker in zip(lines.items(), COLOURS, MARKERS, strict=False):
-        axes.plot(*zip(*points, strict=True), color=colour, marker=marker, linewidth=2, label=label)
+    for label, points in lines.items():
+        number = suites.ALL.index(label) if label in suites.ALL else list(lines).index(label)
+        x_values, y_values = zip(*points, strict=True)
+        axes.plot(x_values, y_values, color=COLOURS[number], marker=MARKERS[number], linewidth=2, label=label)
     _scale(axes, sorted({point[0] for points in lines.values() for point in points}), log=log)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
@@ -116,6 +118,8 @@ def _scale(axes: Axes, ticks: Sequence[float], *, log: bool) -> None:
     if log:
         axes.set_xscale("log")
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
         for formatted in axes.xaxis, axes.yaxis:
             formatted.set_major_formatter(ScalarFormatter())
     else:
