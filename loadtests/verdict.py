@@ -5,6 +5,7 @@ checked, such as `loadtests.counting`'s numbers, is added to CHECKS.
 """
 
 import logging
+import os
 import resource
 import signal
 import sys
@@ -245,7 +246,11 @@ def listen(environment: Environment, **_: Any) -> None:
             runner.send_message("finished")
 
         runner.register_message("finish", finish, concurrent=True)
-    elif isinstance(runner, MasterRunner):
+        return
+    # As SIGTERM, which comes between two greenlets: a KeyboardInterrupt strikes anywhere, in the books or where nobody
+    # hears of it.
+    gevent.signal_handler(signal.SIGINT, os.kill, os.getpid(), signal.SIGTERM)
+    if isinstance(runner, MasterRunner):
         runner.register_message("finished", lambda msg, **_: _finished.add(msg.node_id))
 
 

@@ -103,8 +103,14 @@ def render(results: Results) -> str:
 
 
 def write(machine: str) -> None:
-    """Writes RESULTS.md out of what is kept of this machine; what is kept of another is left alone."""
-    parts = [render(kept) for kept in map(load, sorted(KEPT.glob("*/*.json"), reverse=True)) if kept.machine == machine]
+    """Writes RESULTS.md out of what is kept of this machine.
+
+    A suite that was not measured here is told as another machine found it, under that one's name; nothing is mixed.
+    """
+    parts = []
+    for name in SUITES:
+        kept = sorted(map(load, KEPT.glob(f"*/{name}.json")), key=lambda one: (one.machine == machine, one.date))
+        parts += [render(one) for one in kept[-1:]]
     RESULTS.write_text("\n".join([INTRODUCTION, *parts]))
 
 
