@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from service.token_file import line_of
@@ -19,6 +20,14 @@ def stack_with_a_token(stack: Stack) -> Iterator[Stack]:
     settings.write_text(f"API_TOKENS={line_of('load', ('count', 'manage'), TOKEN)}\n")
     stack.up()
     yield stack
+    with httpx.Client(base_url=stack.url, headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+        page = "/counters?limit=100"
+        while page:
+            found = client.get(page).json()
+            for name in found["counters"]:
+                if name.startswith("load-"):
+                    assert client.delete(f"/counters/{name}").status_code == 204
+            page = found["next"]
     settings.unlink()
     stack.up()
 
