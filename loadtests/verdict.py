@@ -4,7 +4,6 @@ Ends with 0 if each check was passed and each threshold reached, with 1 and the 
 checked, such as `loadtests.counting`'s numbers, is added to CHECKS.
 """
 
-import logging
 import os
 import resource
 import signal
@@ -29,8 +28,6 @@ SILENCE = 10.0
 
 TIMEOUT = 30.0
 """Seconds for a request before or after the run."""
-
-log = logging.getLogger(__name__)
 
 
 class TargetError(Exception):

@@ -16,7 +16,7 @@ from loadtests.bench import charts, report
 from loadtests.bench.machine import interrupt_at_any_signal, machine, raise_descriptors, software
 from loadtests.bench.measuring import FOREIGN, MeasuringError, Run, by_arrivals, by_wrk
 from loadtests.bench.report import Results, load, ratio, render
-from loadtests.bench.servers import servers
+from loadtests.bench.servers import say, servers
 from loadtests.bench.suites import SUITES, Arriving, Candidate, Closed, Suite
 from loadtests.candidates.environments import NotInstalled
 from service.settings import ROOT
@@ -56,7 +56,7 @@ def main() -> int:
     try:
         needed = {one.server for one in candidates.values()}
         with (
-            servers(needed, workers=given.workers, receipts=given.receipts, notes=results.notes, say=say) as addresses,
+            servers(needed, workers=given.workers, receipts=given.receipts, notes=results.notes) as addresses,
             journal.open("w") as kept,
         ):
             for run in measure(suite, candidates, addresses, repeated=repeated, failures=failures):
@@ -223,10 +223,6 @@ def conclude(given: argparse.Namespace, suite: Suite, results: Results, status: 
         spread = (max(steady) - min(steady)) / statistics.median(steady)
         print(f"({suite.steady} varied by {spread:.0%} between rounds)")
     return status
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

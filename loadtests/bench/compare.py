@@ -11,7 +11,7 @@ import sys
 from loadtests.bench import charts
 from loadtests.bench.machine import interrupt_at_any_signal, raise_descriptors
 from loadtests.bench.measuring import FOREIGN, MeasuringError, Run, by_users
-from loadtests.bench.servers import servers
+from loadtests.bench.servers import say, servers
 from loadtests.bench.suites import FLASK_PATCH, SLOW_FLASK_PATCH, SLOW_TALLY, TALLY
 from loadtests.candidates.environments import NotInstalled
 
@@ -39,7 +39,7 @@ def main() -> int:
     runs: list[Run] = []
     try:
         names = {server for server, _ in COMPARED.values()}
-        with servers(names, workers=given.workers, receipts=1, notes=[], say=say) as addresses:
+        with servers(names, workers=given.workers, receipts=1, notes=[]) as addresses:
             for users in given.users:
                 for name, (server, scenario) in COMPARED.items():
                     runs.append(by_users(scenario, name, addresses[server], users, given.seconds))
@@ -75,10 +75,6 @@ def table(runs: list[Run]) -> str:
         ]
         lines.append(f"| {users} | {' | '.join([*cells, *ratios])} |")
     return "\n".join(lines)
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -24,13 +24,14 @@ http {{
 }}
 """
 
-Say = Callable[[str], None]
+
+def say(text: str) -> None:
+    """Tells whoever waits what goes on."""
+    print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
-def servers(
-    names: Collection[str], *, workers: int, receipts: int, notes: list[str], say: Say
-) -> Iterator[dict[str, str]]:
+def servers(names: Collection[str], *, workers: int, receipts: int, notes: list[str]) -> Iterator[dict[str, str]]:
     """Starts the servers of SERVERS that are named; the block gets the address of each. `notes` gets what was found."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tally-bench-")))

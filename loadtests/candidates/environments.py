@@ -11,10 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
 from service.settings import ROOT
-from tests.processes import free_port, stop, wait_until
+from tests.processes import Hypercorn, free_port, is_ready, stop, wait_until
 
 HERE = Path(__file__).parent
 
@@ -88,15 +86,16 @@ def serving(
     candidate, port = CANDIDATES[name], free_port()
     command = [part.format(workers=workers, port=port) for part in candidate.command]
     settings = {**database, "POOL_SIZE": str(pool or candidate.pool_size), "SLOW_DATABASE": str(slow)}
-    python, url = environment(name), f"http://127.0.0.1:{port}"
+    python = environment(name)
     with log.open("w") as file:
         # A group of its own, by which its workers are found even where their parent has died.
         process = subprocess.Popen(
             [python, "-m", *command], cwd=ROOT, env=settings, stdout=file, stderr=file, start_new_session=True
         )
+    server = Hypercorn(process, port, log)
     try:
-        wait_until(lambda: _is_ready(url), process=process, log=log)
-        yield url
+        wait_until(lambda: is_ready(server), process=process, log=log)
+        yield server.url
     finally:
         try:
             stop(process)
@@ -112,10 +111,3 @@ def _works(python: Path) -> bool:
 
 def _uv(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "uv", "--quiet", *arguments], check=True)
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz").status_code == httpx.codes.OK
-    except httpx.TransportError:
-        return False
