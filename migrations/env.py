@@ -13,8 +13,9 @@ from pymysql.constants import CR, ER
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, exc, text
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
-from service import database, logs
-from service.settings import MigrationSettings, SettingsError, load_migration_settings
+from service import metadata
+from service.platform import database, logs
+from service.platform.settings import MigrationSettings, SettingsError, load_migration_settings
 
 log = logging.getLogger("migrations")
 
@@ -144,7 +145,7 @@ def run_online(settings: MigrationSettings) -> None:
         lock(connection, settings)
         context.configure(
             connection=connection,
-            target_metadata=database.metadata,
+            target_metadata=metadata,
             compare_server_default=True,
             transaction_per_migration=True,
         )
@@ -155,7 +156,7 @@ def run_online(settings: MigrationSettings) -> None:
 
 def run_offline(settings: MigrationSettings) -> None:
     """`--sql`: prints the statements and connects to nothing."""
-    context.configure(url=database_url(settings), target_metadata=database.metadata, literal_binds=True)
+    context.configure(url=database_url(settings), target_metadata=metadata, literal_binds=True)
     with context.begin_transaction():
         context.run_migrations()
 

@@ -4,7 +4,7 @@ import os
 import sys
 
 from service import create_app
-from service.settings import SettingsError, load_settings
+from service.platform.settings import SettingsError, load_settings
 
 try:
     app = create_app(load_settings())

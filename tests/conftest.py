@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from service import create_app
-from service.app import App
-from service.settings import ROOT, load_settings
+from service.platform.app import App
+from service.platform.settings import ROOT, load_settings
 from tests.databases import (
     Database,
     DatabaseServer,

@@ -19,7 +19,7 @@ from typing import Any
 import pymysql
 from dotenv import dotenv_values
 
-from service.settings import ROOT
+from service.platform.settings import ROOT
 from tests.processes import free_port, stop, wait_until
 
 PREFIX = "tally_test_"

@@ -10,9 +10,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from quart import Blueprint, Response, current_app, request, session, websocket
 from sqlalchemy import text
 
-from service import create_app, lifecycle
-from service.database import transaction
-from service.settings import load_settings
+from service import create_app
+from service.platform import lifecycle
+from service.platform.database import transaction
+from service.platform.settings import load_settings
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("probe", __name__, url_prefix="/probe")

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from service.settings import ROOT
+from service.platform.settings import ROOT
 
 
 def free_port() -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.settings import ROOT
+from service.platform.settings import ROOT
 from tests.databases import Database
 from tests.processes import free_port, wait_until
 
@@ -99,7 +99,7 @@ def test_development_reloads_what_changes(checkout: Path, bare_environment: dict
         "hypercorn": ["hypercorn", "--config", "hypercorn.toml", "--bind", f"127.0.0.1:{port}", "--reload"],
         "quart": ["quart", "run", "--port", str(port)],
     }
-    module = checkout / "service/health.py"
+    module = checkout / "service/platform/health.py"
     arguments = commands[command] + (["service.asgi:app"] if command == "hypercorn" else [])
     with serving(arguments, checkout, {**bare_environment, "QUART_ENV": "development"}, port) as client:
         assert client.get("/livez").text == "alive\n"

@@ -1,4 +1,4 @@
-"""A request's way through service/connection.py: all that Quart's own class does must still be true."""
+"""A request's way through service/platform/http_connection.py: all that Quart's own class does must still be true."""
 
 import http.client
 import socket
@@ -14,7 +14,7 @@ from quart import Quart, Response, request, request_finished, request_started
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, Request, TextMessage
 
-from service.connection import PATIENCE
+from service.platform.http_connection import DISCONNECT_WATCH_DELAY
 from tests.conftest import SECRET_KEY, MakeApp
 from tests.databases import DatabaseServer, new_database
 from tests.processes import Hypercorn, hypercorn, wait_until
@@ -62,7 +62,7 @@ def test_the_handler_is_cancelled_when_the_client_leaves_before_the_answer(
         if leaves != "at once":
             wait_until(lambda: service.logged(f"{name} waits"))
         if leaves == "later":
-            time.sleep(PATIENCE * 3)
+            time.sleep(DISCONNECT_WATCH_DELAY * 3)
     wait_until(lambda: service.logged(f"{name} is cancelled"), limit=5)
 
 

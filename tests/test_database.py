@@ -7,8 +7,8 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from service.app import App
-from service.database import OutcomeUnknown, Unavailable, transaction
+from service.platform.app import App
+from service.platform.database import OutcomeUnknown, Unavailable, transaction
 from tests.conftest import MakeApp, Start
 from tests.databases import Database
 from tests.processes import Hypercorn, wait_until

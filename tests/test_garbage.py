@@ -2,7 +2,7 @@ import gc
 
 import pytest
 
-from service.garbage import THRESHOLD
+from service.platform.gc_tuning import THRESHOLD
 from tests.conftest import MakeApp
 
 pytestmark = pytest.mark.any_database

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.settings import ROOT
+from service.platform.settings import ROOT
 from tests.conftest import SECRET_KEY, Start
 from tests.databases import Database, make_database, private_mariadb
 from tests.processes import Hypercorn, free_port, hypercorn, is_ready, wait_until

@@ -2,7 +2,7 @@ import tomllib
 
 from hypercorn.config import Config
 
-from service.settings import ROOT
+from service.platform.settings import ROOT
 
 TOML = tomllib.loads((ROOT / "hypercorn.toml").read_text())
 
@@ -21,7 +21,7 @@ def test_hypercorn_takes_every_value() -> None:
 
 
 def test_no_time_out_of_hypercorn_is_shorter_than_a_request_may_take() -> None:
-    longest = 25  # what service/settings.py allows for REQUEST_TIMEOUT and BODY_TIMEOUT
+    longest = 25  # what service/platform/settings.py allows for REQUEST_TIMEOUT and BODY_TIMEOUT
     assert TOML["graceful_timeout"] > longest
     assert TOML["keep_alive_timeout"] > 60
     assert "read_timeout" not in TOML  # it would also end what is silent for a good reason, see hypercorn.toml

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import ROOT
+from service.platform.settings import ROOT
 from tests.databases import Database, DatabaseServer
 
 HELLO = """
 from quart import Blueprint
 from sqlalchemy import Column, Integer, Table, func, insert, select
 
-from service.database import TABLE_OPTIONS, metadata, transaction
+from service.platform.database import TABLE_OPTIONS, metadata, transaction
 
 greeting = Table("greeting", metadata, Column("id", Integer, primary_key=True), **TABLE_OPTIONS)
 blueprint = Blueprint("hello", __name__)
@@ -34,7 +34,7 @@ import sys
 
 import httpx
 
-from service.settings import ROOT
+from service.platform.settings import ROOT
 from tests.conftest import Start
 from tests.databases import Database
 

@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 
-from service.settings import ROOT
+from service.platform.settings import ROOT
 from tests.databases import Database
 
 COMMANDS = "tests/test_commands.py"

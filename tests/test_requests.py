@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from service import create_app
-from service.settings import ROOT, load_settings
+from service.platform.settings import ROOT, load_settings
 from tests.conftest import SECRET_KEY, Start, migrate
 from tests.databases import Database, DatabaseServer, new_database
 from tests.processes import Hypercorn, hypercorn

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import ROOT
+from service.platform.settings import ROOT
 
 
 def run(*arguments: str, directory: Path = ROOT) -> subprocess.CompletedProcess[str]:

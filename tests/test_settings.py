@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import ROOT, SettingsError, load_migration_settings, load_settings
+from service.platform.settings import ROOT, SettingsError, load_migration_settings, load_settings
 
 NEEDED = {
     "SECRET_KEY": "0123456789abcdef",
@@ -134,7 +134,7 @@ def test_quartenv_fills_what_the_environment_lacks(tmp_path: Path, plain_environ
     lines = [f"{name}='{value}'" for name, value in NEEDED.items()]
     (tmp_path / ".quartenv").write_text("\n".join([*lines, "WORKERS=7", "DB_PORT=3307"]))
     environment = {**plain_environment, "PYTHON_DOTENV_DISABLED": "0", "DB_PORT": "3308"}
-    script = "from service.settings import *; s = load_settings(); print(s.workers, s.database.port)"
+    script = "from service.platform.settings import *; s = load_settings(); print(s.workers, s.database.port)"
     printed = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )

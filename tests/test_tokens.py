@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from service.settings import ROOT
-from service.token_file import parse_tokens
+from service.platform.settings import ROOT
+from service.platform.token_file import parse_tokens
 
 
 def make_token(environment: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":

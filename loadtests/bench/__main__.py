@@ -19,7 +19,7 @@ from loadtests.bench.report import Results, load, ratio, render
 from loadtests.bench.servers import say, servers
 from loadtests.bench.suites import SUITES, Arriving, Candidate, Closed, Suite
 from loadtests.candidates.environments import NotInstalled
-from service.settings import ROOT
+from service.platform.settings import ROOT
 
 REPEATED = 2
 """How often a run is repeated in which others took more than FOREIGN."""

@@ -9,12 +9,13 @@ from quart import Quart, Response, current_app
 from sqlalchemy import bindparam, func, text, update
 from sqlalchemy.dialects.mysql import insert
 
-from service import create_app, logs
-from service.app import App
+from service import create_app
 from service.counter import sessions
 from service.counter.tables import counter
-from service.database import create_engine
-from service.settings import load_settings
+from service.platform import logs
+from service.platform.app import App
+from service.platform.database import create_engine
+from service.platform.settings import load_settings
 
 COUNTERS = 1_000
 

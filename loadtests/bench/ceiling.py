@@ -21,7 +21,7 @@ from pathlib import Path
 
 from loadtests.bench.measuring import Run, by_wrk
 from loadtests.bench.suites import Candidate
-from service.settings import ROOT
+from service.platform.settings import ROOT
 from tests.processes import Hypercorn, free_port, hypercorn
 
 HERE = "this checkout"

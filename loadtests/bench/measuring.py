@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from loadtests.bench.suites import Candidate
-from service.settings import ROOT
+from service.platform.settings import ROOT
 
 REPORT = Path(__file__).with_name("report.lua")
 VERDICT = re.compile(

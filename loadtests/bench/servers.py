@@ -12,7 +12,7 @@ from pathlib import Path
 from loadtests.bench.receipts import fill
 from loadtests.bench.suites import SERVERS, Server
 from loadtests.candidates.environments import serving
-from service.settings import ROOT
+from service.platform.settings import ROOT
 from tests.databases import Database, DatabaseServer, new_database, private_mariadb
 from tests.processes import Hypercorn, free_port, hypercorn, is_ready, stop, wait_until
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.settings import ROOT
+from service.platform.settings import ROOT
 from tests.processes import Hypercorn, free_port, is_ready, stop, wait_until
 
 HERE = Path(__file__).parent

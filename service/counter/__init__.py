@@ -4,12 +4,12 @@ A hit comes in by a route (`page`, `api`), waits in its counter's lane (`lanes`)
 in one transaction (`sessions`).
 """
 
-from service.app import App
 from service.counter import api, openapi, page
 from service.counter.commands import receipts_group
 from service.counter.lanes import Lanes
 from service.counter.sessions import Sessions
 from service.counter.settings import load_counter_settings
+from service.platform.app import App
 
 __all__ = ["register"]
 

@@ -3,7 +3,7 @@
 from http import HTTPStatus
 from typing import NamedTuple
 
-from service.problems import Problem
+from service.platform.problems import Problem
 
 LARGEST = 2**53 - 1
 """The last number that JavaScript clients can tell from its neighbours; counters stop there."""

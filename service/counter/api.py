@@ -28,8 +28,8 @@ from service.counter.models import (
 )
 from service.counter.names import check_name
 from service.counter.openapi import problems
-from service.problems import Problem
-from service.tokens import require_scope
+from service.platform.problems import Problem
+from service.platform.tokens import require_scope
 
 _T = TypeVar("_T")
 

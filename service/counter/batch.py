@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from service.counter.answers import LARGEST, CounterFull, KeyUsedOtherwise, Receipt
 from service.counter.sessions import Part, Session
-from service.database import OutcomeUnknown, Unavailable
+from service.platform.database import OutcomeUnknown, Unavailable
 
 
 class Hit:

@@ -11,8 +11,8 @@ from sqlalchemy import exc
 from service.counter.receipts import verify
 from service.counter.roll_up import delete_left_over, roll_up
 from service.counter.settings import CounterSettings
-from service.database import create_engine
-from service.settings import DatabaseSettings
+from service.platform.database import create_engine
+from service.platform.settings import DatabaseSettings
 
 UNAVAILABLE = 69
 """sysexits(3)'s EX_UNAVAILABLE, as the migration job has it."""

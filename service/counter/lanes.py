@@ -21,7 +21,7 @@ from service.counter.answers import NoSuchCounter, Receipt
 from service.counter.batch import Batch, Hit
 from service.counter.sessions import Lost, NotConnected, NotDone, Session, Sessions
 from service.counter.settings import CounterSettings
-from service.database import Unavailable
+from service.platform.database import Unavailable
 
 _PASSING = {ER.LOCK_WAIT_TIMEOUT, ER.LOCK_DEADLOCK, ER.QUERY_INTERRUPTED, 3024, 1969, ER.DUP_ENTRY}
 """Errors against which a rerun helps. 3024, 1969: the statement took too long (MySQL, MariaDB); DUP_ENTRY: another

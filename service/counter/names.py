@@ -3,7 +3,7 @@
 import re
 from http import HTTPStatus
 
-from service.problems import Problem
+from service.platform.problems import Problem
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 

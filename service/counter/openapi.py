@@ -15,8 +15,8 @@ from quart_schema import Info, QuartSchema
 from quart_schema.openapi import HttpSecurityScheme, OpenAPIProvider
 from werkzeug.routing import Rule
 
-from service.app import App
 from service.counter.models import ProblemDetails
+from service.platform.app import App
 
 _View = TypeVar("_View", bound=Callable[..., Any])
 

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.counter.models import Bucket, Counter, ReceiptRead
 from service.counter.tables import IN_ORDER, counter, history, receipt
-from service.database import transaction
+from service.platform.database import transaction
 
 _LAST_HIT = (
     select(receipt.c.created_at)

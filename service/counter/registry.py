@@ -10,8 +10,8 @@ from service.counter import reading
 from service.counter.answers import NoSuchCounter
 from service.counter.models import Counter
 from service.counter.tables import counter, history
-from service.database import transaction
-from service.problems import Problem
+from service.platform.database import transaction
+from service.platform.problems import Problem
 
 RECEIPTS_AT_ONCE = 10_000
 """Receipts that a deletion takes with it; the roll-up removes what is left of more."""

@@ -16,7 +16,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 
 from service.counter.registry import DELETE_HISTORY, DELETE_RECEIPTS
 from service.counter.tables import IN_ORDER, counter, history, receipt
-from service.database import error_code
+from service.platform.database import error_code
 
 PAGE = 1_000
 """Receipts of one transaction at the most."""

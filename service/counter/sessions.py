@@ -17,8 +17,8 @@ from sqlalchemy import event, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from service.counter.answers import LARGEST, Receipt
-from service.database import create_engine
-from service.settings import DatabaseSettings
+from service.platform.database import create_engine
+from service.platform.settings import DatabaseSettings
 
 # UPDATE, receipts and COMMIT go in one packet, so that the row is locked for no round trip. LAST_INSERT_ID(expr) makes
 # the new count the UPDATE's lastrowid, and hands it to the INSERT:

@@ -1,10 +1,10 @@
-"""The counter's own settings, read as the platform's are (service/settings.py)."""
+"""The counter's own settings, read as the platform's are (service/platform/settings.py)."""
 
 from dataclasses import dataclass
 
 from environs import FileAwareEnv
 
-from service.settings import between, load
+from service.platform.settings import between, load
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,9 @@
 from sqlalchemy import Column, Index, Table, text
 from sqlalchemy.dialects.mysql import BIGINT, BINARY, DATETIME, INTEGER, VARCHAR
 
-from service.database import TABLE_OPTIONS, metadata
+from service.platform.database import TABLE_OPTIONS, metadata
+
+__all__ = ["IN_ORDER", "counter", "history", "metadata", "receipt"]
 
 _NOW = text("CURRENT_TIMESTAMP(6)")
 

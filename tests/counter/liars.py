@@ -6,10 +6,10 @@ from itertools import count
 from quart import Quart
 from sqlalchemy import text
 
-from service import database, health, logs
-from service.app import App
-from service.database import transaction
-from service.settings import load_settings
+from service.platform import database, health, logs
+from service.platform.app import App
+from service.platform.database import transaction
+from service.platform.settings import load_settings
 
 READ = text("SELECT count FROM counter WHERE name = 'page'")
 WRITE = text("UPDATE counter SET count = :count WHERE name = 'page'")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from service.settings import ROOT
+from service.platform.settings import ROOT
 
 SCENARIOS = {path.stem: path for path in sorted((ROOT / "loadtests/scenarios").glob("*.py"))}
 

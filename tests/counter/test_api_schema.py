@@ -13,7 +13,7 @@ from schemathesis.core.result import Ok
 from schemathesis.specs.openapi import checks as conformance
 
 from service import create_app
-from service.settings import ROOT, load_settings
+from service.platform.settings import ROOT, load_settings
 from tests.conftest import SECRET_KEY
 from tests.counter.test_api import LARGEST, books, client, name, service
 from tests.databases import Database

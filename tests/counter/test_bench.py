@@ -17,7 +17,7 @@ from loadtests.bench.__main__ import UNFIT, conclude
 from loadtests.bench.measuring import Run
 from loadtests.bench.report import Results, ratio, render
 from loadtests.bench.suites import CEILING, FLASK_PATCH, STACKS, SUITES, TALLY, Arriving
-from service.settings import ROOT
+from service.platform.settings import ROOT
 from tests.deploy.stack import copy_tree
 from tests.processes import wait_until
 

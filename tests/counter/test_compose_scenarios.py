@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from service.token_file import line_of
+from service.platform.token_file import line_of
 from tests.counter.locust import SCENARIOS, load
 from tests.deploy.stack import Stack
 

@@ -1,7 +1,7 @@
 import pytest
 
 from service.counter.settings import load_counter_settings
-from service.settings import ROOT, SettingsError
+from service.platform.settings import ROOT, SettingsError
 from tests.test_settings import documented
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from service.counter.answers import LARGEST, NoSuchCounter, Receipt
 from service.counter.lanes import Lanes
-from service.database import OutcomeUnknown, Unavailable
+from service.platform.database import OutcomeUnknown, Unavailable
 from tests.conftest import MakeApp
 from tests.counter.audit import audit
 from tests.counter.shared import *  # noqa: F403  # fixtures

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.app import App
 from service.counter.answers import KeyUsedOtherwise, Receipt
-from service.database import Unavailable
+from service.platform.app import App
+from service.platform.database import Unavailable
 from tests.conftest import MakeApp
 from tests.counter.audit import audit
 from tests.counter.shared import *  # noqa: F403  # fixtures

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from service.counter.roll_up import number_due
-from service.settings import ROOT
+from service.platform.settings import ROOT
 from tests.conftest import Start
 from tests.counter.audit import audit
 from tests.databases import Database

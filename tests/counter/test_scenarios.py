@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from service.settings import ROOT
+from service.platform.settings import ROOT
 from tests.conftest import Start
 from tests.counter.audit import audit
 from tests.counter.locust import SCENARIOS, command, load, loading

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from service.settings import ROOT
+from service.platform.settings import ROOT
 from tests.deploy.stack import copy_tree
 from tests.processes import free_port, wait_until
 

@@ -13,7 +13,7 @@ from email.message import Message
 from pathlib import Path
 from types import MappingProxyType
 
-from service.settings import ROOT
+from service.platform.settings import ROOT
 from tests.processes import free_port, stop, wait_until
 
 PATH = f"{os.environ['PATH']}:/usr/sbin"  # where Debian keeps nginx

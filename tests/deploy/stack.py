@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.settings import ROOT
+from service.platform.settings import ROOT
 from tests.processes import free_port, wait_until
 
 

@@ -7,7 +7,7 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from service.settings import ROOT
+from service.platform.settings import ROOT
 from tests.deploy.stack import Stack, docker, inspect
 
 pytestmark = pytest.mark.compose

@@ -9,7 +9,7 @@ from string import Template
 import httpx
 import pytest
 
-from service.settings import ROOT
+from service.platform.settings import ROOT
 from tests.deploy.stack import Stack, docker, inspect, new_stack
 from tests.processes import wait_until
 
@@ -82,7 +82,7 @@ def test_development_reloads_what_changes_and_runs_the_tests_inside(own: Stack) 
     stack.up("--build")
     assert len(stack.containers("web")) == 1
     assert stack.status("/livez") == 200
-    source = stack.directory / "service/health.py"
+    source = stack.directory / "service/platform/health.py"
     source.write_text(source.read_text().replace('_fine("alive")', '_fine("alive and changed")'))
     wait_until(lambda: _text(stack) == "alive and changed\n", limit=30)
     ran = stack.compose("run", "--rm", "test", "-q", "tests/migrations", "-k", "goes_up_down_and_up")

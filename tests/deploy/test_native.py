@@ -128,7 +128,7 @@ def test_a_changed_file_is_loaded_in_development(tmp_path: Path, plain_environme
     with installation(tmp_path, plain_environment, QUART_ENV="development", WORKERS="1") as made:
         made.up()
         workers = made.program("spawn_main")
-        os.utime(made.directory / "service/app.py")
+        os.utime(made.directory / "service/platform/app.py")
         wait_until(lambda: set(made.program("spawn_main")) - set(workers))
         wait_until(made.answers)
         made.started[-1].send_signal(signal.SIGTERM)

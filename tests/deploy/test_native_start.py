@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import ROOT
+from service.platform.settings import ROOT
 from tests.databases import Database
 from tests.deploy.native import Installation, installation
 from tests.processes import free_port

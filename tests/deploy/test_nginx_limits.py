@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import ROOT
+from service.platform.settings import ROOT
 from tests.deploy.nginx import Nginx, Upstream, nginx, render, upstream
 from tests.processes import wait_until
 

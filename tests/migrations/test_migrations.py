@@ -11,7 +11,7 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from service.settings import ROOT
+from service.platform.settings import ROOT
 from tests.databases import Database, make_database, private_mariadb
 from tests.processes import free_port, wait_until
 
@@ -73,7 +73,7 @@ def test_autogenerate_writes_the_difference_between_metadata_and_database(
     for name in "service", "migrations":
         shutil.copytree(ROOT / name, tmp_path / name)
     shutil.copy(ROOT / "alembic.ini", tmp_path)
-    module = tmp_path / "service/database.py"
+    module = tmp_path / "service/platform/database.py"
     module.write_text(
         f"{module.read_text()}\n\nfrom sqlalchemy import Column, Integer, Table\n\n"
         'note = Table("note", metadata, Column("id", Integer, primary_key=True), Column("n", Integer, unique=True))\n'

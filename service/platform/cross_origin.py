@@ -2,7 +2,7 @@
 
 from quart_cors import cors
 
-from service.app import App
+from service.platform.app import App
 
 REQUEST_HEADERS = "Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID"
 ANSWER_HEADERS = "Location", "Retry-After", "WWW-Authenticate", "X-Request-ID"

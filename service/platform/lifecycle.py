@@ -21,7 +21,7 @@ from multiprocessing.synchronize import Event
 from hypercorn.config import Config, Sockets
 from quart import Quart
 
-from service.settings import ROOT
+from service.platform.settings import ROOT
 
 EVENT_INTERVAL = 0.1
 """Seconds between two looks at the event: Hypercorn's own interval, within which all workers close their sockets."""

@@ -11,7 +11,7 @@ from markupsafe import escape
 from quart import Quart, Response, has_request_context, json, request, websocket
 from werkzeug.exceptions import GatewayTimeout, HTTPException, InternalServerError, ServiceUnavailable
 
-from service.database import OutcomeUnknown, Unavailable
+from service.platform.database import OutcomeUnknown, Unavailable
 
 JSON_TYPES = ("application/problem+json", "application/json")
 RETRY_AFTER = 1

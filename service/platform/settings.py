@@ -15,11 +15,11 @@ from typing import Literal, TypeVar, cast
 from dotenv import load_dotenv
 from environs import EnvError, FileAwareEnv, ValidationError, validate
 
-from service.token_file import Token, parse_tokens
+from service.platform.token_file import Token, parse_tokens
 
 _T = TypeVar("_T")
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class SettingsError(Exception):

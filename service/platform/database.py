@@ -17,8 +17,8 @@ from quart import current_app
 from sqlalchemy import URL, AsyncAdaptedQueuePool, Engine, MetaData, NullPool, event, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from service.app import App
-from service.settings import DatabaseSettings
+from service.platform.app import App
+from service.platform.settings import DatabaseSettings
 
 _T = TypeVar("_T")
 

@@ -16,11 +16,11 @@ from quart import Response
 from sqlalchemy import exc, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service import lifecycle
-from service.app import App
-from service.database import NotDurable, create_engine, error_code
-from service.problems import problem_details
-from service.settings import ROOT
+from service.platform import lifecycle
+from service.platform.app import App
+from service.platform.database import NotDurable, create_engine, error_code
+from service.platform.problems import problem_details
+from service.platform.settings import ROOT
 
 TIMEOUT = 1.0
 """Seconds within which the database must answer."""

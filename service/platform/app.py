@@ -9,9 +9,9 @@ from quart import Quart, ResponseReturnValue
 from quart.ctx import RequestContext
 from werkzeug.exceptions import GatewayTimeout
 
-from service.connection import Connection
-from service.cookies import CookieSessions
-from service.settings import Settings
+from service.platform.cookies import CookieSessions
+from service.platform.http_connection import HttpConnection
+from service.platform.settings import Settings
 
 
 class App(Quart):
@@ -21,7 +21,7 @@ class App(Quart):
     Quart's inner tasks running: so the time-out is here, around the dispatch.
     """
 
-    asgi_http_class = Connection
+    asgi_http_class = HttpConnection
     session_interface = CookieSessions()
 
     def __init__(self, settings: Settings) -> None:

@@ -6,10 +6,10 @@ from http import HTTPStatus
 import click
 from quart import current_app, request
 
-from service.app import App
-from service.problems import Problem
-from service.settings import Settings
-from service.token_file import Token, digest, line_of
+from service.platform.app import App
+from service.platform.problems import Problem
+from service.platform.settings import Settings
+from service.platform.token_file import Token, digest, line_of
 
 
 class TokenRefused(Problem):

@@ -16,14 +16,14 @@ from quart.typing import ResponseTypes
 from quart.utils import encode_headers
 from quart.wrappers.response import DataBody
 
-PATIENCE = 0.1
+DISCONNECT_WATCH_DELAY = 0.1
 """Seconds until the client of a request without a body is watched; one that left sooner is noticed then.
 
 Almost all requests have ended by then, and are spared a task that would be made only to be cancelled.
 """
 
 
-class Connection(ASGIHTTPConnection):
+class HttpConnection(ASGIHTTPConnection):
     """One request. As with Quart's own class, the handler is cancelled if the client leaves before it is answered."""
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -71,7 +71,7 @@ class Connection(ASGIHTTPConnection):
 class _Client:
     """Receives what the client sends, and cancels the handler, which runs in the current task, once it has left."""
 
-    def __init__(self, connection: Connection, request: Request, receive: ASGIReceiveCallable) -> None:
+    def __init__(self, connection: HttpConnection, request: Request, receive: ASGIReceiveCallable) -> None:
         self._handler = cast("asyncio.Task[Any]", asyncio.current_task())
         self._receiving: asyncio.Task[None] | None = None
         self._later: asyncio.TimerHandle | None = None
@@ -79,7 +79,7 @@ class _Client:
         self._messages = connection.handle_messages, request, receive
         if _has_no_body(connection.scope):
             request.body.set_complete()
-            self._later = self._handler.get_loop().call_later(PATIENCE, self._receive)
+            self._later = self._handler.get_loop().call_later(DISCONNECT_WATCH_DELAY, self._receive)
         else:
             self._receive()
 

@@ -1,0 +1,15 @@
+"""What every Quart application on MySQL gets. It never imports an application: `service.create_app` joins the two."""
+
+from service.platform import cross_origin, database, gc_tuning, health, lifecycle, logs, problems, tokens
+from service.platform.app import App
+from service.platform.forwarded import Forwarded
+
+__all__ = ["register"]
+
+
+def register(app: App) -> None:
+    """Adds the platform to an application: errors, draining, the database, health, tokens, CORS, proxies, logs."""
+    logs.configure(app.settings.log_level, json=app.settings.environment == "production")
+    for part in problems, lifecycle, database, health, tokens, cross_origin, gc_tuning:
+        part.register(app)
+    app.asgi_app = Forwarded(app.asgi_app, app.settings.trusted_proxies)  # type: ignore[method-assign]
