@@ -1,7 +1,7 @@
 """A run's beginning and end, whichever scenario it is: the target is asked first, and the verdict comes last.
 
 Ends with 0 if each check was passed and each threshold reached, with 1 and the reasons otherwise. What else is to be
-checked, such as `loadtests.counting`'s numbers, is added to CHECKS.
+checked, such as `loadtests.checks`'s numbers, is added to CHECKS.
 """
 
 import os

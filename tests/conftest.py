@@ -1,4 +1,4 @@
-"""Fixtures: databases, environments and running servers. See tests/databases.py for which server is used."""
+"""Fixtures: databases, environments and running servers. See harness/databases.py for which server is used."""
 
 import logging
 import os
@@ -11,10 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from service import create_app
-from service.platform.app import App
-from service.platform.settings import ROOT, load_settings
-from tests.databases import (
+from harness.databases import (
     Database,
     DatabaseServer,
     configured_server,
@@ -23,9 +20,12 @@ from tests.databases import (
     new_database,
     private_mariadb,
 )
-from tests.processes import Hypercorn, hypercorn, is_ready, wait_until
+from harness.processes import Hypercorn, hypercorn, is_ready, wait_until
+from service import create_app
+from service.platform.app import App
+from service.platform.settings import ROOT, load_settings
 
-pytest_plugins = ["tests.deploy.stack"]
+pytest_plugins = ["harness.compose"]
 
 Start = Callable[..., Hypercorn]
 MakeApp = Callable[..., App]

@@ -5,11 +5,11 @@ import uuid
 
 import pytest
 
+from harness.databases import Database
 from service.platform.settings import ROOT
-from tests.databases import Database
 
-COMMANDS = "tests/test_commands.py"
-YOURS = "tests/test_making_it_yours.py::test_the_platforms_tests_pass_with_another_application"
+COMMANDS = "tests/platform/test_commands.py"
+YOURS = "tests/test_new.py::test_the_platforms_tests_pass_with_another_application"
 
 README = (ROOT / "README.md").read_text()
 
@@ -47,9 +47,9 @@ RUN_BY = {
         "tests/deploy/test_compose_overrides.py::test_development_reloads_what_changes_and_runs_the_tests_inside"
     ),
     "./run bench --quick": (
-        "tests/counter/test_bench.py::test_other_stacks_are_measured_beside_it_with_a_normal_and_a_slow_database"
+        "tests/benchmarks/test_bench.py::test_other_stacks_are_measured_beside_it_with_a_normal_and_a_slow_database"
     ),
-    "./run load --compare": "tests/counter/test_bench.py::test_the_proof_ends_with_a_table_of_ratios_and_a_chart",
+    "./run load --compare": "tests/benchmarks/test_bench.py::test_the_proof_ends_with_a_table_of_ratios_and_a_chart",
     "./run load visitors --headless --users 50 --spawn-rate 50 --hits 20000": (
         "tests/counter/test_native_counter.py::test_a_load_run_ends_with_0"
     ),

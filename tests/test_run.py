@@ -38,20 +38,20 @@ def test_up_takes_no_arguments() -> None:
     assert ended.stderr.startswith("run: up takes no arguments")
 
 
-@pytest.mark.parametrize("name", ["", "-native", "-dev"])
+@pytest.mark.parametrize("name", ["production", "native", "dev"])
 def test_every_requirement_is_pinned_once_with_hashes_and_without_an_address(name: str) -> None:
-    pins = (ROOT / f"requirements{name}.txt").read_text()
+    pins = (ROOT / f"requirements/{name}.txt").read_text()
     assert "://" not in pins
     pinned = re.findall(r"^([a-z0-9-]+)(?:\[.*\])?==\S+(?: ; .*)? \\\n    --hash=sha256:", pins, re.MULTILINE)
     assert len(pinned) == len(set(pinned)) == len(re.findall(r"^\w", pins, re.MULTILINE))
-    named = re.findall(r"^[a-z]+[a-z0-9-]*", (ROOT / f"requirements{name}.in").read_text(), re.MULTILINE)
+    named = re.findall(r"^[a-z]+[a-z0-9-]*", (ROOT / f"requirements/{name}.in").read_text(), re.MULTILINE)
     assert set(named) <= set(pinned)
 
 
 def test_a_larger_set_of_requirements_holds_the_smaller_with_the_same_versions() -> None:
     sets = [
-        set(re.findall(r"^[a-z0-9-]+==[^\s]+", (ROOT / f"requirements{name}.txt").read_text(), re.MULTILINE))
-        for name in ("", "-native", "-dev")
+        set(re.findall(r"^[a-z0-9-]+==[^\s]+", (ROOT / f"requirements/{name}.txt").read_text(), re.MULTILINE))
+        for name in ("production", "native", "dev")
     ]
     assert sets[0] < sets[1] < sets[2]
 

@@ -6,9 +6,9 @@ import uuid
 from locust import constant, task
 from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_exponential_jitter
 
-from loadtests.counting.books import OTHERWISE
-from loadtests.counting.check import BOOKS
-from loadtests.counting.users import Hitter, number_of
+from loadtests.checks.ledger import OTHERWISE
+from loadtests.checks.numbers import BOOKS
+from loadtests.checks.users import Hitter, number_of
 
 COUNTER = "load-api-clients"
 ATTEMPTS = 10

@@ -5,7 +5,7 @@ import time
 from locust import User, events, task
 from locust.argument_parser import LocustArgumentParser
 
-from loadtests.counting.users import Hitter
+from loadtests.checks.users import Hitter
 
 
 def until_the_next_burst(user: User) -> float:

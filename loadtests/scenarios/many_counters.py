@@ -4,7 +4,7 @@ import random
 
 from locust import constant, task
 
-from loadtests.counting.users import Hitter
+from loadtests.checks.users import Hitter
 
 
 class ManyCounters(Hitter):

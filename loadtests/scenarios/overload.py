@@ -11,7 +11,7 @@ from gevent.pool import Pool
 from locust import constant, events, task
 from locust.argument_parser import LocustArgumentParser
 
-from loadtests.counting.users import Hitter
+from loadtests.checks.users import Hitter
 
 IN_FLIGHT = 200
 """Requests of one user that may wait for an answer; a hit beyond them waits for one, which its latency shows."""

@@ -2,9 +2,9 @@
 
 from locust import constant, task
 
-from loadtests.counting.books import BACKWARDS
-from loadtests.counting.check import BOOKS
-from loadtests.counting.users import Hitter
+from loadtests.checks.ledger import BACKWARDS
+from loadtests.checks.numbers import BOOKS
+from loadtests.checks.users import Hitter
 
 COUNTER = "load-readers-and-hitters"
 

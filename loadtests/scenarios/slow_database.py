@@ -6,7 +6,7 @@ one request, so many are answered as there are connections; where it serves all 
 
 from locust import constant, task
 
-from loadtests.counting.users import Hitter
+from loadtests.checks.users import Hitter
 
 
 class SlowDatabase(Hitter):

@@ -2,7 +2,7 @@
 
 from locust import constant_throughput, task
 
-from loadtests.counting.users import Hitter
+from loadtests.checks.users import Hitter
 
 
 class Soak(Hitter):

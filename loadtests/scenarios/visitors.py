@@ -11,7 +11,7 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import WorkerRunner
 
-from loadtests.counting.users import Hitter
+from loadtests.checks.users import Hitter
 
 _sent = 0
 

@@ -1,4 +1,4 @@
-"""The counters' API. Errors are Problem Details with the types of docs/api.md; times are RFC 3339, in UTC."""
+"""The counters' API. Errors are Problem Details with the types of docs/counter/api.md; times are RFC 3339, in UTC."""
 
 import re
 from datetime import UTC, datetime, timedelta

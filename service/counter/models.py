@@ -1,6 +1,6 @@
 """The bodies, queries and answers of the API, as msgspec reads and writes them and as /openapi.json shows them.
 
-pydantic 2.14 took 6.7 times (6.0 to 7.0) as long for a hit's body and answer: loadtests/bench/validation.py.
+pydantic 2.14 took 6.7 times (6.0 to 7.0) as long for a hit's body and answer: benchmarks/validation.py.
 """
 
 from datetime import datetime
@@ -87,7 +87,7 @@ class History(msgspec.Struct):
 
 
 class ProblemDetails(msgspec.Struct):
-    """Problem Details (RFC 9457); docs/api.md names each type."""
+    """Problem Details (RFC 9457); docs/counter/api.md names each type."""
 
     type: str
     title: str

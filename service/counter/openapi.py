@@ -1,7 +1,7 @@
 """/openapi.json, made of the routes by quart-schema, and /docs, a page to try them.
 
 Only the provider of quart-schema is used. Its extension wraps `make_response` and its validators wrap the views, with
-which a POST took 1.24 times (0.99 to 1.44) as long: loadtests/bench/validation.py. Its other decorators leave the views
+which a POST took 1.24 times (0.99 to 1.44) as long: benchmarks/validation.py. Its other decorators leave the views
 as they are.
 """
 
@@ -78,7 +78,7 @@ class _Provider(OpenAPIProvider):
             location = {"description": "The counter's path.", "schema": {"type": "string"}}
             operation["responses"][201]["headers"] = {"Location": location}
         for status in statuses:
-            operation["responses"][status] = {"description": "See docs/api.md.", "content": _TEXT}
+            operation["responses"][status] = {"description": "See docs/counter/api.md.", "content": _TEXT}
         for parameter in operation["parameters"]:
             if parameter["in"] == "path":
                 parameter["schema"] = _NAME if parameter["name"] == "name" else _RECEIPT

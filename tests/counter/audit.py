@@ -1,6 +1,6 @@
 """Whether a counter's books are right, by plain SQL that shares nothing with the service."""
 
-from tests.databases import Database
+from harness.databases import Database
 
 
 def audit(database: Database, name: str = "page") -> int:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from harness.databases import Database, DatabaseServer, new_database
 from tests.conftest import SECRET_KEY, migrate
-from tests.databases import Database, DatabaseServer, new_database
 
 __all__ = ["environment", "name", "shared"]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from harness.databases import Database, DatabaseServer, new_database
+from harness.processes import Hypercorn, hypercorn, is_ready, wait_until
 from service.counter.batch import receipt_key
 from tests.conftest import SECRET_KEY, migrate
 from tests.counter.audit import audit
-from tests.databases import Database, DatabaseServer, new_database
-from tests.processes import Hypercorn, hypercorn, is_ready, wait_until
 
 pytestmark = pytest.mark.any_database
 

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
+from harness.databases import Database
 from tests.counter.test_api import books, client, name, problem, service
-from tests.databases import Database
 
 __all__ = ["books", "client", "name", "service"]
 

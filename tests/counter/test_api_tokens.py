@@ -3,9 +3,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from harness.databases import Database
 from tests.conftest import Start
-from tests.databases import Database
-from tests.test_tokens import make_token
+from tests.platform.test_tokens import make_token
 
 
 @pytest.mark.any_database

@@ -11,13 +11,13 @@ from pathlib import Path
 import pymysql
 import pytest
 
+from harness.databases import Database, DatabaseServer, make_database, private_mariadb
+from harness.load import get
+from harness.processes import Hypercorn, free_port, hypercorn, is_ready, wait_until
 from service.counter.batch import receipt_key
 from tests.conftest import SECRET_KEY, migrate
 from tests.counter.audit import audit
 from tests.counter.page import number_in
-from tests.databases import Database, DatabaseServer, make_database, private_mariadb
-from tests.load import get
-from tests.processes import Hypercorn, free_port, hypercorn, is_ready, wait_until
 
 CLIENTS = 256
 SECONDS = 60.0

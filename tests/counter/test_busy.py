@@ -11,11 +11,11 @@ import httpx
 import pymysql
 import pytest
 
+from harness.databases import Database, make_database, private_mariadb
+from harness.processes import Hypercorn, free_port, hypercorn, is_ready, wait_until
 from tests.conftest import SECRET_KEY, Start, migrate
 from tests.counter.audit import audit
 from tests.counter.page import number_in
-from tests.databases import Database, make_database, private_mariadb
-from tests.processes import Hypercorn, free_port, hypercorn, is_ready, wait_until
 
 PATIENT = {"DB_LOCK_TIMEOUT": 20, "DB_STATEMENT_TIMEOUT": 22, "DB_POOL_TIMEOUT": 23, "REQUEST_TIMEOUT": 25}
 HASTY = {"DB_LOCK_TIMEOUT": 1, "DB_STATEMENT_TIMEOUT": 1.5, "DB_POOL_TIMEOUT": 1}

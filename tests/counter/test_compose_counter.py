@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from harness.compose import Stack, docker, inspect
+from harness.load import get_at_once
+from harness.processes import wait_until
 from tests.counter.page import number_in
-from tests.deploy.stack import Stack, docker, inspect
-from tests.load import get_at_once
-from tests.processes import wait_until
 
 pytestmark = pytest.mark.compose
 

@@ -5,11 +5,11 @@ from functools import partial
 import httpx
 import pytest
 
+from harness.databases import Database
+from harness.load import get_at_once
+from harness.processes import Hypercorn, wait_until
 from tests.conftest import Start
 from tests.counter.page import number_in
-from tests.databases import Database
-from tests.load import get_at_once
-from tests.processes import Hypercorn, wait_until
 
 
 def number(answer: httpx.Response) -> int:

@@ -2,7 +2,7 @@ import pytest
 
 from service.counter.settings import load_counter_settings
 from service.platform.settings import ROOT, SettingsError
-from tests.test_settings import documented
+from tests.platform.test_settings import documented
 
 
 def test_the_manual_shows_the_defaults(monkeypatch: pytest.MonkeyPatch, plain_environment: dict[str, str]) -> None:

@@ -9,7 +9,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
-from tests.deploy.stack import Stack
+from harness.compose import Stack
 
 pytestmark = [pytest.mark.compose, pytest.mark.browser]
 

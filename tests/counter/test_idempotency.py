@@ -4,12 +4,12 @@ import httpx
 import pytest
 from werkzeug.datastructures import Headers
 
+from harness.databases import Database
 from service.counter.answers import MalformedKey
 from service.counter.idempotency import idempotency_key
 from tests.conftest import Start
 from tests.counter.audit import audit
 from tests.counter.page import number_in
-from tests.databases import Database
 
 pytestmark = pytest.mark.any_database
 

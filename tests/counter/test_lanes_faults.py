@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager, contextmanager
 import pymysql
 import pytest
 
+from harness.databases import Database
+from harness.proxy import LOGIN, Cut, Moment, Proxy, proxy
 from service.counter.answers import LARGEST, NoSuchCounter, Receipt
 from service.counter.lanes import Lanes
 from service.platform.database import OutcomeUnknown, Unavailable
@@ -14,8 +16,6 @@ from tests.conftest import MakeApp
 from tests.counter.audit import audit
 from tests.counter.shared import *  # noqa: F403  # fixtures
 from tests.counter.test_lanes_properties import until_idle
-from tests.databases import Database
-from tests.proxy import LOGIN, Cut, Moment, Proxy, proxy
 
 FIND, LOOK_UP, COUNT = "SELECT id FROM counter", "FROM receipt", "UPDATE counter"
 KILL, LOCK = "IS_USED_LOCK", "FOR UPDATE"

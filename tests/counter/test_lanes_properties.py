@@ -9,13 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.databases import Database
 from service.counter.answers import KeyUsedOtherwise, Receipt
 from service.platform.app import App
 from service.platform.database import Unavailable
 from tests.conftest import MakeApp
 from tests.counter.audit import audit
 from tests.counter.shared import *  # noqa: F403  # fixtures
-from tests.databases import Database
 
 pytestmark = pytest.mark.any_database
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.deploy.native import Installation, installation
-from tests.load import get_at_once
+from harness.load import get_at_once
+from harness.native import Installation, installation
 
 pytestmark = pytest.mark.native
 

@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import ClauseElement, text
 from sqlalchemy.dialects import mysql
 
+from harness.databases import Database, DatabaseServer, new_database
 from service.counter import reading, receipts, registry, roll_up, sessions
 from tests.conftest import SECRET_KEY, migrate
-from tests.databases import Database, DatabaseServer, new_database
 
 KEY = b"k" * 16
 BY_COUNTER = {"ix_receipt_counter_id_first", "ix_receipt_counter_id_created_at"}

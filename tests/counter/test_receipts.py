@@ -7,13 +7,13 @@ from functools import partial
 import httpx
 import pytest
 
+from harness.databases import Database
+from harness.load import get_at_once
+from harness.processes import wait_until
 from service.counter.roll_up import number_due
 from service.platform.settings import ROOT
 from tests.conftest import Start
 from tests.counter.audit import audit
-from tests.databases import Database
-from tests.load import get_at_once
-from tests.processes import wait_until
 
 QUART = [sys.executable, "-m", "quart", "--app", "service.asgi:app"]
 

@@ -1,5 +1,5 @@
+from harness.databases import Database
 from tests.conftest import migrate
-from tests.databases import Database
 
 
 def test_the_first_revision_makes_the_counter_with_its_one_row_at_0(database: Database) -> None:

@@ -7,8 +7,8 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
+from harness.compose import Stack, docker, inspect
 from service.platform.settings import ROOT
-from tests.deploy.stack import Stack, docker, inspect
 
 pytestmark = pytest.mark.compose
 

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.deploy.stack import Stack, docker
+from harness.compose import Stack, docker
 
 pytestmark = pytest.mark.compose
 

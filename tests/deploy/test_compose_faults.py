@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from tests.deploy.stack import Stack, docker, inspect
-from tests.processes import wait_until
+from harness.compose import Stack, docker, inspect
+from harness.processes import wait_until
 
 pytestmark = pytest.mark.compose
 

@@ -9,9 +9,9 @@ from string import Template
 import httpx
 import pytest
 
+from harness.compose import Stack, docker, inspect, new_stack
+from harness.processes import wait_until
 from service.platform.settings import ROOT
-from tests.deploy.stack import Stack, docker, inspect, new_stack
-from tests.processes import wait_until
 
 pytestmark = pytest.mark.compose
 

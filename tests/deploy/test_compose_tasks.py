@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.deploy.stack import Stack
-from tests.processes import wait_until
+from harness.compose import Stack
+from harness.processes import wait_until
 
 pytestmark = pytest.mark.compose
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.stack import copy_tree, docker
+from harness.compose import copy_tree, docker
 
 pytestmark = pytest.mark.compose
 
@@ -62,7 +62,7 @@ def test_the_image_holds_what_the_service_and_its_jobs_need_and_no_more(tree: Pa
 def test_the_environment_holds_the_pinned_packages_and_no_tool_for_tests_or_installing(tree: Path, image: str) -> None:
     script = "import importlib.metadata as m; print(*{f'{d.name.lower()}=={d.version}' for d in m.distributions()})"
     installed = {package.replace("_", "-") for package in run(image, "/opt/venv/bin/python", "-c", script).split()}
-    lines = (tree / "requirements.txt").read_text().splitlines()
+    lines = (tree / "requirements/production.txt").read_text().splitlines()
     pinned = {line.split()[0].lower().replace("_", "-") for line in lines if "==" in line and not line.startswith(" ")}
     assert installed <= pinned
     assert not [package for package in pinned - installed if "win32" not in "".join(lines)]

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.databases import private_mariadb
+from harness.databases import private_mariadb
 
 pytestmark = pytest.mark.native
 

@@ -11,8 +11,8 @@ import psutil
 import pymysql
 import pytest
 
-from tests.deploy.native import Installation, installation
-from tests.processes import free_port, wait_until
+from harness.native import Installation, installation
+from harness.processes import free_port, wait_until
 
 pytestmark = pytest.mark.native
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.databases import Database
+from harness.native import Installation, installation
+from harness.processes import free_port
 from service.platform.settings import ROOT
-from tests.databases import Database
-from tests.deploy.native import Installation, installation
-from tests.processes import free_port
 
 pytestmark = pytest.mark.native
 
@@ -155,7 +155,7 @@ def theirs() -> Iterator[Path]:
         pytest.skip("needs root, who can become somebody without rights")
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o755)
-        for name in "run", "requirements-native.txt", "requirements-dev.txt":
+        for name in "run", "requirements/native.txt", "requirements/dev.txt":
             shutil.copy(ROOT / name, directory)
         yield Path(directory)
 

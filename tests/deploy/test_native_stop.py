@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.native import Installation, installation
-from tests.processes import wait_until
+from harness.native import Installation, installation
+from harness.processes import wait_until
 
 pytestmark = pytest.mark.native
 
@@ -94,7 +94,7 @@ def test_what_is_half_made_or_broken_is_made_again(tmp_path: Path, plain_environ
         (made.directory / ".venv").unlink()
         (made.directory / ".venv/bin").mkdir(parents=True)
         (made.directory / ".venv/bin/python").write_text("half")
-        shutil.copy(made.directory / "requirements-native.txt", made.directory / ".venv/requirements.txt")
+        shutil.copy(made.directory / "requirements/native.txt", made.directory / ".venv/requirements.txt")
         (made.directory / ".run/mariadb/data.new/mysql").mkdir(parents=True)
         (made.directory / ".run/mariadb/data.new/ibdata1").write_text("half")
         made.up()

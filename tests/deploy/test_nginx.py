@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.nginx import Nginx, Upstream, answer, nginx, upstream
-from tests.processes import wait_until
+from harness.nginx import Nginx, Upstream, answer, nginx, upstream
+from harness.processes import wait_until
 
 pytestmark = pytest.mark.nginx
 

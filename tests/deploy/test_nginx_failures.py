@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.nginx import Upstream, die, nginx, say_nothing, upstream
-from tests.processes import free_port, wait_until
+from harness.nginx import Upstream, die, nginx, say_nothing, upstream
+from harness.processes import free_port, wait_until
 
 pytestmark = pytest.mark.nginx
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.nginx import Nginx, Upstream, nginx, render, upstream
+from harness.processes import wait_until
 from service.platform.settings import ROOT
-from tests.deploy.nginx import Nginx, Upstream, nginx, render, upstream
-from tests.processes import wait_until
 
 pytestmark = pytest.mark.nginx
 

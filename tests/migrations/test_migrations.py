@@ -11,9 +11,9 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
+from harness.databases import Database, make_database, private_mariadb
+from harness.processes import free_port, wait_until
 from service.platform.settings import ROOT
-from tests.databases import Database, make_database, private_mariadb
-from tests.processes import free_port, wait_until
 
 Environment = dict[str, str]
 

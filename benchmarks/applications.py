@@ -1,0 +1,118 @@
+"""What the counter is compared with, each as an application for Hypercorn."""
+
+import os
+import random
+from collections.abc import AsyncGenerator, Iterable
+from typing import Any
+
+from quart import Quart, Response, current_app
+from sqlalchemy import bindparam, func, text, update
+from sqlalchemy.dialects.mysql import insert
+
+from service import create_app
+from service.counter import sessions
+from service.counter.tables import counter
+from service.platform import logs
+from service.platform.app import App
+from service.platform.database import create_engine
+from service.platform.settings import load_settings
+
+COUNTERS = 1_000
+
+POOL_SIZE = int(os.environ.get("POOL_SIZE", "2"))
+"""Connections of each worker for transactions of one request: two, since all want the same row, and more wait for it in
+the database."""
+
+SLOW = float(os.environ.get("SLOW_DATABASE", "0"))
+"""Seconds that each transaction that counts takes longer. It sleeps before it locks anything, which is the best case
+for those whose transactions serve one request each."""
+
+_ADD_ONE = (
+    update(counter).where(counter.c.name == bindparam("of")).values(count=func.last_insert_id(counter.c.count + 1))
+)
+_SLEEP = text("SELECT SLEEP(:seconds)")
+_CREATE = insert(counter).values(count=0).prefix_with("IGNORE")
+
+
+def page(number: int) -> Response:
+    """The counter's own answer."""
+    body = f"<h1>Counter: {number}</h1>"
+    return Response(body, content_type="text/html; charset=utf-8", headers={"Cache-Control": "no-store"})
+
+
+async def count_alone(name: str) -> int:
+    """Counts in a transaction of its own, as most write it."""
+    async with current_app.extensions["alone"].begin() as connection:
+        if SLOW:
+            await connection.execute(_SLEEP, {"seconds": SLOW})
+        result = await connection.execute(_ADD_ONE, {"of": name})
+        if result.rowcount == 1:
+            return int(result.lastrowid)
+        await connection.execute(_CREATE, {"name": name})
+    return await count_alone(name)
+
+
+class SlowSession(sessions.Session):
+    """A lane's session on a slow database."""
+
+    async def count(self, counter_id: int, hits: int, parts: Iterable[sessions.Part]) -> int | None:
+        await self._run(f"DO SLEEP({SLOW})")
+        return await super().count(counter_id, hits, parts)
+
+
+def any_counter() -> str:
+    return f"counter-{random.randrange(COUNTERS)}"  # noqa: S311  # nothing secret
+
+
+def make() -> App:
+    """The service with more routes: the same without a database, one transaction a request, and many counters."""
+    if SLOW:
+        sessions.Session = SlowSession  # type: ignore[misc]
+    settings = load_settings()
+    app = create_app(settings)
+
+    @app.while_serving
+    async def engine_for_one_transaction_a_request() -> AsyncGenerator[None]:
+        # Without the platform's checks of a connection, as in loadtests/proof.
+        app.extensions["alone"] = create_engine(settings.database, pool_size=POOL_SIZE, check=False)
+        yield
+        await app.extensions["alone"].dispose()
+
+    @app.get("/without-database")
+    async def without_database() -> Response:
+        return page(1)
+
+    @app.get("/alone")
+    async def alone() -> Response:
+        return page(await count_alone("page"))
+
+    @app.get("/many")
+    async def many() -> Response:
+        return page((await current_app.extensions["lanes"].hit(any_counter(), create=True)).last)
+
+    @app.get("/many-alone")
+    async def many_alone() -> Response:
+        return page(await count_alone(any_counter()))
+
+    return app
+
+
+logs.configure("INFO", json=True)  # for the two that have no settings
+bare_quart = Quart("bare")
+
+
+@bare_quart.get("/")
+async def hello() -> str:
+    return "<h1>Counter: 1</h1>"
+
+
+async def bare_asgi(scope: Any, receive: Any, send: Any) -> None:
+    """What Hypercorn itself costs."""
+    if scope["type"] == "lifespan":
+        while (await receive())["type"] != "lifespan.shutdown":
+            await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"19")]})
+    await send({"type": "http.response.body", "body": b"<h1>Counter: 1</h1>"})

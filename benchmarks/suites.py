@@ -1,0 +1,232 @@
+"""What is measured and compared: candidates, at how many connections or which rate, and what their ratios must be."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+SLOW = 0.1
+"""Seconds that each transaction of a slow database takes longer."""
+
+SLOW_POOL = 128
+"""Connections of each worker then: as many as its share of 256 clients."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """What answers: an application for Hypercorn, or the name of one of loadtests/proof with its own server."""
+
+    app: str = "benchmarks.applications:make()"
+    candidate: str | None = None
+    workers: int | None = None
+    """None: as many as `--workers` says."""
+    slow: float = 0.0
+    delay: float | None = None
+    """Seconds each way that a proxy before the database waits; None: no proxy."""
+    full: bool = False
+    """Whether its counter has many receipts already."""
+    pool: int | None = None
+    """Connections of each worker for transactions of one request; None: the default, or the best of a candidate."""
+    behind: str | None = None
+    """The server that nginx stands before; the rest is that server's."""
+    fixed: bool = False
+    """Whether it is nginx alone, with a fixed answer."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is asked for: a path of a server, with or without keys."""
+
+    name: str
+    server: str
+    path: str = "/"
+    keyed: bool = False
+
+
+class Claim(NamedTuple):
+    """The median of `of`'s rate over that of `to`, at so many connections, is at least `wanted` (0: only told)."""
+
+    of: str
+    to: str
+    connections: int
+    wanted: float = 0.0
+
+
+class Closed(NamedTuple):
+    """Measured by wrk: so many kept-alive connections, each of which sends when it is answered."""
+
+    connections: int
+    candidates: tuple[str, ...]
+
+
+class Arriving(NamedTuple):
+    """Measured by Locust's scenario `overload`: requests/s, whether or not earlier ones are answered."""
+
+    rate: int
+    candidates: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A set of measurements with one report."""
+
+    title: str
+    candidates: tuple[Candidate, ...]
+    plan: tuple[Closed, ...]
+    claims: tuple[Claim, ...]
+    rounds: int
+    seconds: int
+    steady: str
+    """The candidate whose rates tell how noisy the machine was."""
+    arriving: tuple[Arriving, ...] = field(default=())
+    quick: "Suite | None" = None
+    charts: bool = False
+
+
+SERVERS = {
+    "near": Server(),
+    "far": Server(delay=0.001),
+    "through": Server(delay=0.0),
+    "full": Server(full=True),
+    "quart": Server(app="benchmarks.applications:bare_quart"),
+    "asgi": Server(app="benchmarks.applications:bare_asgi"),
+    "nginx": Server(behind="near"),
+    "fixed": Server(fixed=True),
+    "slow": Server(slow=SLOW, pool=SLOW_POOL),
+    "1 worker": Server(workers=1),
+    "4 workers": Server(workers=4),
+    "flask_patch": Server(candidate="flask_patch"),
+    "flask_patch, slow": Server(candidate="flask_patch", slow=SLOW, pool=SLOW_POOL),
+    "fastapi": Server(candidate="fastapi"),
+    "fastapi, slow": Server(candidate="fastapi", slow=SLOW, pool=SLOW_POOL),
+}
+
+TALLY, CEILING, ALONE = "Tally", "Tally's stack without a database", "Quart, one transaction a request"
+FASTAPI, FLASK_PATCH = "FastAPI, one transaction a request", "flask_patch and Flask-SQLAlchemy"
+NGINX, GENERATOR = "Tally through nginx", "nginx with a fixed answer (wrk's own limit)"
+SLOW_TALLY, SLOW_ALONE, SLOW_FASTAPI, SLOW_FLASK_PATCH = (
+    f"{name}; slow database" for name in (TALLY, ALONE, FASTAPI, FLASK_PATCH)
+)
+ONE, FOUR, CEILING_ONE, CEILING_FOUR = (
+    f"{name}; {workers}" for name in (TALLY, CEILING) for workers in ("1 worker", "4 workers")
+)
+
+ALL = (TALLY, NGINX, CEILING, ALONE, FASTAPI, FLASK_PATCH)
+SLOW_ONES = (SLOW_TALLY, SLOW_ALONE, SLOW_FASTAPI, SLOW_FLASK_PATCH)
+_WORKERS = (ONE, CEILING_ONE, FOUR, CEILING_FOUR)
+
+_STACKS_CANDIDATES = (
+    Candidate(TALLY, "near"),
+    Candidate(NGINX, "nginx"),
+    Candidate(CEILING, "near", "/without-database"),
+    Candidate(ALONE, "near", "/alone"),
+    Candidate(FASTAPI, "fastapi"),
+    Candidate(FLASK_PATCH, "flask_patch"),
+    Candidate(SLOW_TALLY, "slow"),
+    Candidate(SLOW_ALONE, "slow", "/alone"),
+    Candidate(SLOW_FASTAPI, "fastapi, slow"),
+    Candidate(SLOW_FLASK_PATCH, "flask_patch, slow"),
+    Candidate(ONE, "1 worker"),
+    Candidate(CEILING_ONE, "1 worker", "/without-database"),
+    Candidate(FOUR, "4 workers"),
+    Candidate(CEILING_FOUR, "4 workers", "/without-database"),
+    Candidate(GENERATOR, "fixed"),
+)
+
+_STACKS_CLAIMS = (
+    Claim(TALLY, FLASK_PATCH, 256, 10),
+    Claim(SLOW_TALLY, SLOW_FLASK_PATCH, 256, 50),
+    Claim(TALLY, FASTAPI, 256, 3),
+    Claim(TALLY, ALONE, 256, 3),
+    Claim(TALLY, CEILING, 256, 0.85),
+    Claim(TALLY, CEILING, 64, 0.75),
+    Claim(NGINX, TALLY, 256, 0.75),
+    Claim(GENERATOR, CEILING, 256),
+)
+
+_QUICK = Suite(
+    title="Tally and other stacks",
+    candidates=_STACKS_CANDIDATES,
+    plan=(Closed(16, (*ALL, *SLOW_ONES)), Closed(256, (*ALL, *SLOW_ONES, GENERATOR))),
+    claims=_STACKS_CLAIMS,
+    rounds=3,
+    seconds=3,
+    steady=CEILING,
+    charts=True,
+)
+
+STACKS = Suite(
+    title="Tally and other stacks",
+    candidates=_STACKS_CANDIDATES,
+    plan=(
+        *(Closed(connections, ALL) for connections in (1, 4)),
+        Closed(16, (*ALL, *SLOW_ONES)),
+        Closed(64, (*ALL, *SLOW_ONES)),
+        Closed(256, (*ALL, *SLOW_ONES, *_WORKERS, GENERATOR)),
+        Closed(1024, ALL),
+    ),
+    claims=_STACKS_CLAIMS,
+    rounds=5,
+    seconds=4,
+    steady=CEILING,
+    arriving=tuple(Arriving(rate, (TALLY, FASTAPI, FLASK_PATCH)) for rate in (100, 200, 400, 800, 1200)),
+    quick=_QUICK,
+    charts=True,
+)
+
+_COUNTER, _NO_DATABASE, _KEYED, _ALONE = (
+    "counter",
+    "ceiling",
+    "counter, each hit with a key",
+    "one transaction a request",
+)
+_FAR, _FAR_CEILING = "counter, database 2 ms away", "ceiling beside it"
+_MANY, _MANY_ALONE = "1,000 counters", "1,000 counters, one transaction a request"
+_THROUGH = "counter, through the same proxy without a delay"
+_FULL, _FULL_KEYED = "counter with many receipts", "counter with many receipts, each hit with a key"
+_QUART, _ASGI = "bare Quart", "bare ASGI"
+
+COUNTER = Suite(
+    title="The counter and what it is made of",
+    candidates=(
+        Candidate(_NO_DATABASE, "near", "/without-database"),
+        Candidate(_COUNTER, "near"),
+        Candidate(_KEYED, "near", keyed=True),
+        Candidate(_ALONE, "near", "/alone"),
+        Candidate(_MANY, "near", "/many"),
+        Candidate(_MANY_ALONE, "near", "/many-alone"),
+        Candidate(_FAR, "far"),
+        Candidate(_FAR_CEILING, "far", "/without-database"),
+        Candidate(_THROUGH, "through"),
+        Candidate(_FULL, "full"),
+        Candidate(_FULL_KEYED, "full", keyed=True),
+        Candidate(_QUART, "quart"),
+        Candidate(_ASGI, "asgi"),
+    ),
+    plan=(
+        Closed(64, (_NO_DATABASE, _COUNTER)),
+        Closed(
+            256,
+            (
+                *(_NO_DATABASE, _COUNTER, _KEYED, _ALONE, _MANY, _MANY_ALONE, _FAR, _FAR_CEILING, _THROUGH),
+                *(_FULL, _FULL_KEYED, _QUART, _ASGI),
+            ),
+        ),
+    ),
+    claims=(
+        Claim(_COUNTER, _NO_DATABASE, 256, 0.85),
+        Claim(_COUNTER, _NO_DATABASE, 64, 0.75),
+        Claim(_FAR, _FAR_CEILING, 256, 0.7),
+        Claim(_THROUGH, _COUNTER, 256),
+        Claim(_KEYED, _COUNTER, 256, 0.6),
+        Claim(_FULL, _COUNTER, 256, 0.95),
+        Claim(_FULL_KEYED, _KEYED, 256, 0.95),
+        Claim(_MANY, _MANY_ALONE, 256, 1.0),
+        Claim(_COUNTER, _ALONE, 256),
+        Claim(_NO_DATABASE, _QUART, 256),
+        Claim(_NO_DATABASE, _ASGI, 256),
+    ),
+    rounds=5,
+    seconds=20,
+    steady=_NO_DATABASE,
+)
+
+SUITES = {"stacks": STACKS, "counter": COUNTER}

@@ -1,0 +1,196 @@
+"""Database servers for the tests, and databases of their own on them.
+
+By default a private MariaDB and, where a Docker engine answers, a MySQL container: both are supported, so a test that
+takes a database runs on both. With DB_HOST set, that server is used instead, as root where MYSQL_ROOT_PASSWORD is set
+and as DB_USERNAME where it is not.
+"""
+
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import pymysql
+from dotenv import dotenv_values
+
+from harness.processes import free_port, stop, wait_until
+from service.platform.settings import ROOT
+
+PREFIX = "tally_test_"
+ALLOWANCE = f"GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `{PREFIX}%`.*".replace(
+    "_", r"\_"
+)
+
+
+@dataclass(frozen=True)
+class DatabaseServer:
+    """A server, and a user on it who may make databases; `is_root` if that one may also make users."""
+
+    host: str
+    port: int
+    username: str
+    password: str
+    is_root: bool
+    process: "subprocess.Popen[bytes] | None" = None
+
+    def end(self, signal: int) -> None:
+        """Sends the signal to a private server and returns when it has ended."""
+        assert self.process is not None
+        self.process.send_signal(signal)
+        self.process.wait(30)
+
+    def connect(self, **arguments: Any) -> "pymysql.Connection[Any]":
+        """Returns a connection that commits by itself."""
+        return pymysql.connect(
+            host=self.host, port=self.port, user=self.username, password=self.password, autocommit=True, **arguments
+        )
+
+    def execute(self, *statements: str) -> list[tuple[Any, ...]]:
+        """Runs the statements as the user who may make databases; returns the rows of the last."""
+        with self.connect() as connection, connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+            return list(cursor.fetchall())
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database with its two users, and the environment that tells a process of ours about them."""
+
+    server: DatabaseServer
+    name: str
+    environment: dict[str, str]
+
+    def execute(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Runs a statement in this database and returns its rows."""
+        with self.server.connect(database=self.name) as connection, connection.cursor() as cursor:
+            cursor.execute(statement, parameters or None)
+            return list(cursor.fetchall())
+
+    def processes(self) -> list[dict[str, Any]]:
+        """Returns the connections to this database: id, host (address:port), command and the like."""
+        with self.server.connect(cursorclass=pymysql.cursors.DictCursor) as connection, connection.cursor() as cursor:
+            cursor.execute("SHOW FULL PROCESSLIST")
+            return [row for row in cursor.fetchall() if row["db"] == self.name]
+
+    def kill_connections(self) -> None:
+        """Ends the connections to this database, as an administrator or a restart would."""
+        for process in self.processes():
+            with suppress(pymysql.err.OperationalError):  # it has ended meanwhile
+                self.server.execute(f"KILL {process['Id']}")
+
+
+def configured_server() -> DatabaseServer | None:
+    """Returns the server that DB_HOST, in the environment or .quartenv, names; None if it is not set."""
+    configured = {**dotenv_values(ROOT / ".quartenv"), **os.environ}
+    host = configured.get("DB_HOST")
+    if not host:
+        return None
+    root_password = configured.get("MYSQL_ROOT_PASSWORD")
+    return DatabaseServer(
+        host=host,
+        port=int(configured.get("DB_PORT") or 3306),
+        username="root" if root_password else configured.get("DB_USERNAME") or "",
+        password=root_password or configured.get("DB_PASSWORD") or "",
+        is_root=bool(root_password),
+    )
+
+
+@contextmanager
+def private_mariadb(directory: Path, port: int | None = None, *options: str) -> Iterator[DatabaseServer]:
+    """Starts a MariaDB with its data in `directory`, as `./run up` does, and stops it at the end."""
+    port, password = port or free_port(), uuid.uuid4().hex
+    init = directory / "root.sql"
+    init.write_text(f"ALTER USER 'root'@'localhost' IDENTIFIED BY '{password}';\n")
+    with (directory / "server.log").open("w") as log:
+        process = subprocess.Popen(
+            [ROOT / "deploy/mariadb/start", directory / "mariadb", str(port), init, *options], stdout=log, stderr=log
+        )
+    server = DatabaseServer("127.0.0.1", port, "root", password, is_root=True, process=process)
+    try:
+        wait_until(lambda: _answers(server), process=process, log=directory / "server.log")
+        yield server
+    finally:
+        stop(process)
+
+
+@contextmanager
+def mysql_container() -> Iterator[DatabaseServer]:
+    """Starts a container of the MySQL that the compose file uses, and removes it at the end."""
+    password = uuid.uuid4().hex
+    name = f"tally-test-{uuid.uuid4().hex[:8]}"
+    command = ["docker", "run", "--detach", "--rm", "--name", name, "--publish", "127.0.0.1::3306"]
+    command += ["--tmpfs", "/var/lib/mysql:uid=999,gid=999", "--env", f"MYSQL_ROOT_PASSWORD={password}", "mysql:9.7"]
+    subprocess.run(command, check=True, capture_output=True)
+    try:
+        published = subprocess.run(
+            ["docker", "port", name, "3306/tcp"], check=True, capture_output=True, text=True
+        ).stdout
+        server = DatabaseServer("127.0.0.1", int(published.split(":")[-1]), "root", password, is_root=True)
+        wait_until(lambda: _answers(server), limit=120)
+        yield server
+    finally:
+        subprocess.run(["docker", "rm", "--force", "--volumes", name], check=True, capture_output=True)
+
+
+def docker_answers() -> bool:
+    """Whether a Docker engine can be used here."""
+    return shutil.which("docker") is not None and not subprocess.run(["docker", "info"], capture_output=True).returncode
+
+
+@contextmanager
+def new_database(server: DatabaseServer) -> Iterator[Database]:
+    """Makes an empty database for the length of the block."""
+    database = make_database(server)
+    try:
+        yield database
+    finally:
+        users = database.environment["DB_USERNAME"], database.environment["MIGRATION_DB_USERNAME"]
+        drops = [f"DROP USER IF EXISTS '{user}'@'%'" for user in users if server.is_root]
+        server.execute(f"DROP DATABASE IF EXISTS `{database.name}`", *drops)
+
+
+def make_database(server: DatabaseServer) -> Database:
+    """Makes an empty database under a name of its own, with users of its own where that is allowed."""
+    name = PREFIX + uuid.uuid4().hex[:12]
+    environment = {
+        "DB_HOST": server.host,
+        "DB_PORT": str(server.port),
+        "DATABASE_NAME": name,
+        "DB_USERNAME": name if server.is_root else server.username,
+        "DB_PASSWORD": "s%r@v:i/c#e" if server.is_root else server.password,
+        "MIGRATION_DB_USERNAME": f"{name}_m" if server.is_root else server.username,
+        "MIGRATION_DB_PASSWORD": "m%i@g:r/a#t" if server.is_root else server.password,
+    }
+    # What a deployment makes its database and users with; who is not root may make the database only.
+    sql = Template((ROOT / "deploy/database/users.sql").read_text()).substitute(
+        database=name,
+        database_pattern=name.replace("_", "\\_"),
+        service_username=environment["DB_USERNAME"],
+        service_password=environment["DB_PASSWORD"],
+        migration_username=environment["MIGRATION_DB_USERNAME"],
+        migration_password=environment["MIGRATION_DB_PASSWORD"],
+    )
+    statements = [line for line in sql.splitlines() if server.is_root or line.startswith("CREATE DATABASE")]
+    try:
+        server.execute(*statements)
+    except pymysql.err.OperationalError as error:
+        raise AssertionError(
+            f"The tests cannot make a database as {server.username!r} on {server.host}:{server.port} ({error}): "
+            f"set MYSQL_ROOT_PASSWORD, or allow that user:\n{ALLOWANCE} TO '{server.username}'@'%';"
+        ) from error
+    return Database(server, name, environment)
+
+
+def _answers(server: DatabaseServer) -> bool:
+    try:
+        server.execute("SELECT 1")
+    except pymysql.err.OperationalError:
+        return False
+    return True

@@ -1,0 +1,113 @@
+"""Makes the candidates' virtual environments, in .run/candidates, and starts and stops the candidates in them."""
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.processes import Hypercorn, free_port, is_ready, stop, wait_until
+from service.platform.settings import ROOT
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Stack:
+    """How to start it, and the connections of each worker with which it counts the most on one row."""
+
+    command: tuple[str, ...]
+    pool_size: int
+
+
+CANDIDATES = {
+    "flask_patch": Stack(
+        (
+            *("hypercorn", "--config", "hypercorn.toml"),
+            *("--workers", "{workers}", "--bind", "127.0.0.1:{port}", "loadtests.proof.flask_patch.app:app"),
+        ),
+        pool_size=1,
+    ),
+    "fastapi": Stack(
+        (
+            *("uvicorn", "--loop", "uvloop", "--http", "httptools", "--log-level", "warning", "--no-access-log"),
+            *("--no-server-header", "--no-date-header", "--no-proxy-headers"),
+            *("--workers", "{workers}", "--port", "{port}", "benchmarks.fastapi.app:app"),
+        ),
+        pool_size=2,
+    ),
+}
+
+
+class NotInstalled(Exception):
+    """A candidate's environment could not be made; the reason is on standard error."""
+
+
+def environment(name: str) -> Path:
+    """Returns the Python of the candidate's environment, which holds what requirements/NAME.txt names.
+
+    It is made if it is missing, half made, or made of other requirements or for another Python. Raises NotInstalled.
+    """
+    requirements = ROOT / f"requirements/{name}.txt"
+    folder = ROOT / ".run/candidates" / name
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    python, noted = folder / "bin/python", folder / "made-of.txt"
+    wanted = f"# {sys.version}\n{requirements.read_text()}"
+    with (folder.parent / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be making it
+        if not noted.exists() or noted.read_text() != wanted or not _works(python):
+            print(f"-- making {folder.relative_to(ROOT)} (again when {requirements.name} changes)", flush=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                _uv("venv", "--python", sys.executable, str(folder))
+                _uv("pip", "install", "--python", str(python), "--require-hashes", "--requirement", str(requirements))
+            except subprocess.CalledProcessError as error:
+                raise NotInstalled(
+                    f"Could not install {requirements.relative_to(ROOT)} into {folder}; the reason is above."
+                ) from error
+            noted.write_text(wanted)  # last, so that a half-made one is made again
+    return python
+
+
+@contextmanager
+def serving(
+    name: str, database: Mapping[str, str], *, workers: int, log: Path, pool: int | None = None, slow: float = 0.0
+) -> Iterator[str]:
+    """Runs the candidate until the end of the block; gives its address once it is ready.
+
+    `database`: the environment that names it. `pool`: connections of each worker; None: with which it counts the most.
+    `slow`: seconds that each transaction sleeps first. Raises NotInstalled.
+    """
+    candidate, port = CANDIDATES[name], free_port()
+    command = [part.format(workers=workers, port=port) for part in candidate.command]
+    settings = {**database, "POOL_SIZE": str(pool or candidate.pool_size), "SLOW_DATABASE": str(slow)}
+    python = environment(name)
+    with log.open("w") as file:
+        # A group of its own, by which its workers are found even where their parent has died.
+        process = subprocess.Popen(
+            [python, "-m", *command], cwd=ROOT, env=settings, stdout=file, stderr=file, start_new_session=True
+        )
+    server = Hypercorn(process, port, log)
+    try:
+        wait_until(lambda: is_ready(server), process=process, log=log)
+        yield server.url
+    finally:
+        try:
+            stop(process)
+        finally:
+            with suppress(ProcessLookupError):  # none is left
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _works(python: Path) -> bool:
+    """Whether it runs: neither it nor the Python that it was made with has moved."""
+    return python.exists() and not subprocess.run([python, "-c", ""], check=False).returncode
+
+
+def _uv(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "uv", "--quiet", *arguments], check=True)

@@ -1,0 +1,194 @@
+"""The benchmark: that it runs by one command, says what it found, and leaves nothing behind."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks import charts, report
+from benchmarks.__main__ import UNFIT, conclude
+from benchmarks.measuring import Run
+from benchmarks.report import Results, ratio, render
+from benchmarks.suites import CEILING, FLASK_PATCH, STACKS, SUITES, TALLY, Arriving
+from harness.compose import copy_tree
+from harness.processes import wait_until
+from service.platform.settings import ROOT
+
+BRIEF = ["--rounds", "1", "--seconds", "1", "--connections", "8", "--despite-noise"]
+
+
+def bench(*options: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(["./run", "bench", *options], cwd=ROOT, capture_output=True, text=True, timeout=400)
+
+
+@pytest.mark.native
+def test_the_counter_is_measured_by_one_command() -> None:
+    ended = bench("counter", *BRIEF, "--only", "ceiling", "counter")
+    assert ended.returncode == 0, ended.stderr
+    rows = re.findall(r"^\| (ceiling|counter) \| [1-9]\d* \(\d+\) \| 0 \|$", ended.stdout, re.MULTILINE)
+    assert rows == ["ceiling", "counter"], ended.stdout
+
+
+@pytest.mark.native
+def test_other_stacks_are_measured_beside_it_with_a_normal_and_a_slow_database() -> None:
+    slow = (f"{name}; slow database" for name in (TALLY, FLASK_PATCH))
+    ended = bench(*BRIEF, "--quick", "--only", TALLY, FLASK_PATCH, "Tally through nginx", *slow)
+    assert ended.returncode == 0, ended.stderr
+    assert len(re.findall(r"^\| .* \| [1-9]\d* \(\d+\) \| 0 \|$", ended.stdout, re.MULTILINE)) == 5, ended.stdout
+
+
+@pytest.mark.native
+def test_the_proof_ends_with_a_table_of_ratios_and_a_chart() -> None:
+    chart = report.CHARTS / "users.svg"
+    before = chart.read_bytes() if chart.exists() else None
+    command = ["./run", "load", "--compare", "--users", "2", "8", "--seconds", "1"]
+    try:
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+        assert ended.returncode == 0, ended.stderr
+        assert FLASK_PATCH in chart.read_text()
+    finally:
+        if before is not None:
+            chart.write_bytes(before)
+        else:
+            chart.unlink(missing_ok=True)
+    rows = re.findall(r"^\| (\d+) \|.*\| \*\*[\d.]+\*\* \| \*\*[\d.]+\*\* \|$", ended.stdout, re.MULTILINE)
+    assert rows == ["2", "8"], ended.stdout
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_stops_everything_and_keeps_what_was_measured(ending: signal.Signals, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        command = ["./run", "bench", "counter", "--rounds", "100", "--seconds", "1", "--despite-noise"]
+        command += ["--connections", "64", "--only", "counter", "ceiling"]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, process_group=0)
+        wait_until(lambda: "round 2/100" in log.read_text(), process=process, log=log, limit=100)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) > 3
+    if ending == signal.SIGINT:
+        os.killpg(process.pid, ending)  # as a terminal does
+    else:
+        process.send_signal(ending)
+    assert process.wait(60) == 130, log.read_text()
+    assert not psutil.wait_procs(children, timeout=10)[1]
+    printed = log.read_text()
+    (kept,) = re.findall(r"the runs are kept in (\.run/bench/\S+\.jsonl)", printed)
+    assert (ROOT / kept).read_text().count('"candidate": "ceiling"') >= 1
+    assert "| requests/s (p99) |" in printed  # what there is, is told
+    assert "Traceback" not in printed
+
+
+@pytest.mark.native
+def test_the_ceiling_is_compared_with_that_of_another_tree(tmp_path: Path) -> None:
+    base = copy_tree(tmp_path / "base")
+    options = ["--base", str(base), "--rounds", "1", "--seconds", "1", "--connections", "8"]
+    command = [sys.executable, "-m", "benchmarks.ceiling", *options]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert ended.returncode == 0, ended.stderr
+    assert re.search(r"^\| this checkout \| 8 \| [1-9]\d* \| \d\.\d\d \|", ended.stdout, re.MULTILINE), ended.stdout
+
+
+@pytest.mark.native
+def test_too_few_file_descriptors_are_told_with_how_to_raise_them() -> None:
+    ended = subprocess.run(
+        ["bash", "-c", "ulimit -n 500; exec ./run bench counter --connections 1024"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert ended.returncode == UNFIT
+    assert "5096 file descriptors are needed, and 500 are allowed: `ulimit -Hn 5096` as root" in ended.stderr
+
+
+@pytest.mark.native
+def test_a_candidate_that_does_not_exist_is_told_with_those_that_do() -> None:
+    ended = bench("--only", "Rails")
+    assert ended.returncode == 2
+    assert "the suite stacks has no candidate 'Rails': there are " in ended.stderr
+
+
+def run(candidate: str, rate: float, number: int, **other: float) -> Run:
+    found = Run(candidate, 256, rate, p50=1, p99=2, failed=0, round=f"now/{number}")
+    return replace(found, **other)  # type: ignore[arg-type]
+
+
+def results(*runs: Run, machine: str = "this machine") -> Results:
+    return Results("stacks", machine, "software", "2026-11-24", ["./run bench"], runs=list(runs))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where results are kept and written."""
+    for name, path in ("RESULTS", "RESULTS.md"), ("CHARTS", "charts"), ("KEPT", "results"):
+        monkeypatch.setattr(report, name, tmp_path / path)
+    monkeypatch.setattr(charts, "CHARTS", tmp_path / "charts")
+    return tmp_path
+
+
+def test_a_ratio_is_taken_within_rounds_and_has_a_verdict() -> None:
+    claim = STACKS.claims[0]
+    assert (claim.of, claim.to, claim.wanted) == (TALLY, FLASK_PATCH, 10)
+    tally = (run(TALLY, rate, number) for number, rate in enumerate((1000.0, 2000.0, 500.0)))
+    other = (run(FLASK_PATCH, rate, number) for number, rate in enumerate((100.0, 100.0, 100.0, 1.0)))
+    found = ratio(results(*tally, *other), claim)
+    assert found is not None
+    assert (found.median, found.lowest, found.highest) == (10.0, 5.0, 20.0)
+    assert found.verdict == "reached, but the rounds cover the bound"
+    found = ratio(results(run(TALLY, 900, 1), run(FLASK_PATCH, 100, 1)), claim)
+    assert found is not None
+    assert found.verdict == "not reached"
+
+
+def test_results_of_another_machine_are_kept_and_never_mixed(folder: Path) -> None:
+    for machine, rate in ("one machine", 1111), ("another machine", 2222):
+        results(run(TALLY, rate, 1), machine=machine).save()
+    report.write("another machine")
+    written = (folder / "RESULTS.md").read_text()
+    assert "2222" in written
+    assert "1111" not in written
+    assert len(list((folder / "results").glob("*/stacks.json"))) == 2
+
+
+@pytest.mark.parametrize(("foreign", "status"), [(0.5, UNFIT), (0.0, 0)])
+def test_nothing_is_compared_where_the_machine_was_too_noisy(
+    folder: Path, capsys: pytest.CaptureFixture[str], foreign: float, status: int
+) -> None:
+    found = results(*(run(name, 100, 1, foreign=foreign) for name in (TALLY, CEILING, FLASK_PATCH)))
+    given = Namespace(only=None, connections=None, no_write=False, add=False, despite_noise=False)
+    assert conclude(given, STACKS, found, 0, "kept") == status
+    printed = capsys.readouterr()
+    assert ("too noisy to compare: in 100% of the runs" in printed.err) == bool(status)
+    assert (folder / "RESULTS.md").exists() == (not status)
+    assert (f"{TALLY} / {FLASK_PATCH}" in printed.out) == (not status)
+
+
+def test_the_charts_are_svg_with_every_line_named_and_no_background(folder: Path) -> None:
+    lines = [
+        run(name, 100.0 * number, number, connections=number) for name in (TALLY, FLASK_PATCH) for number in (1, 4, 16)
+    ]
+    charts.draw(results(*lines, run(TALLY, 100, 1, arrivals=100, connections=0)))
+    drawn = {path.stem: path.read_text() for path in (folder / "charts").iterdir()}
+    assert set(drawn) == {"connections", "arrivals"}
+    assert all(text in drawn["connections"] for text in (TALLY, FLASK_PATCH, "requests/s", "kept-alive connections"))
+    assert "#ffffff" not in drawn["connections"]
+
+
+def test_each_suite_names_only_candidates_that_it_has() -> None:
+    for suite in [*SUITES.values(), STACKS.quick]:
+        assert suite is not None
+        names = {one.name for one in suite.candidates}
+        parts: list[tuple[str, ...]] = [part.candidates for part in suite.plan]
+        parts += [part.candidates for part in suite.arriving if isinstance(part, Arriving)]
+        assert {name for part in parts for name in part} <= names
+        assert {name for claim in suite.claims for name in (claim.of, claim.to)} <= names
+        assert suite.steady in names
+    assert "Tally" in render(results(run(TALLY, 1, 1)))

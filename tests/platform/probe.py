@@ -1,0 +1,142 @@
+"""A small application of the tests on the platform, beside the real one: what a platform must stand up to.
+
+Hypercorn loads `tests.platform.probe:app` as it does the service; it has what that has not: slow and failing views.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+
+from quart import Blueprint, Response, current_app, request, session, websocket
+from sqlalchemy import text
+
+from service import create_app
+from service.platform import lifecycle
+from service.platform.database import transaction
+from service.platform.settings import load_settings
+
+log = logging.getLogger(__name__)
+blueprint = Blueprint("probe", __name__, url_prefix="/probe")
+
+
+@blueprint.get("/sleep")
+async def sleep() -> str:
+    await asyncio.sleep(request.args.get("seconds", 0.0, float))
+    return "slept"
+
+
+@blueprint.get("/query")
+async def query() -> str:
+    """Runs the SQL of `sql` in a transaction and answers its first value, "" if it returns no rows."""
+    async with transaction() as connection:
+        result = await connection.execute(text(request.args["sql"]))
+        return str(result.scalar()) if result.returns_rows else ""
+
+
+@blueprint.get("/client")
+async def client() -> str:
+    return f"{request.scheme} {request.remote_addr}"
+
+
+@blueprint.post("/body")
+async def body() -> str:
+    return str(len(await request.get_data()))
+
+
+@blueprint.route("/wait/<name>", methods=["GET", "POST"])
+async def wait(name: str) -> str:
+    """Reads the body, if `read` is asked for, and waits until it is cancelled; logs the begin and the end."""
+    log.info("%s waits", name)
+    try:
+        if "read" in request.args:
+            await request.get_data()
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        log.info("%s is cancelled", name)
+        raise
+    return ""
+
+
+@blueprint.get("/stream/<name>")
+async def stream(name: str) -> Response:
+    """Sends parts without end, or `parts` of them; logs that it has ended. `timeout` is the response's own."""
+    parts = request.args.get("parts", 1_000_000, int)
+
+    async def generate() -> AsyncGenerator[str]:
+        try:
+            for number in range(parts):
+                yield f"part {number}\n"
+                await asyncio.sleep(0.02)
+        finally:
+            log.info("%s has ended", name)
+
+    response = Response(generate(), content_type="text/plain")
+    response.timeout = request.args.get("timeout", None, float)
+    return response
+
+
+@blueprint.post("/unread")
+async def unread() -> str:
+    return "not read"
+
+
+@blueprint.post("/echo")
+async def echo() -> str | bytes:
+    return await request.get_data()
+
+
+@blueprint.get("/session")
+async def read_session() -> str:
+    return str(session.get("value"))
+
+
+@blueprint.post("/session/<value>")
+async def write_session(value: str) -> str:
+    session["value"] = value
+    return ""
+
+
+@blueprint.delete("/session")
+async def clear_session() -> str:
+    session.clear()
+    return ""
+
+
+@blueprint.post("/background/<name>")
+async def background(name: str) -> str:
+    async def work() -> None:
+        await asyncio.sleep(0.2)
+        log.info("%s is done", name)
+
+    current_app.add_background_task(work)
+    return ""
+
+
+@blueprint.get("/plain")
+def plain() -> str:
+    return "not async"
+
+
+@blueprint.websocket("/websocket")
+async def answer() -> None:
+    while True:
+        await websocket.send(await websocket.receive())
+
+
+@blueprint.get("/error")
+async def error() -> str:
+    raise RuntimeError("the secret of the traceback")
+
+
+@blueprint.get("/ready-after-sigterm")
+async def ready_after_sigterm() -> Response:
+    """Waits until this worker drains, and answers what `/readyz` says then."""
+    log.info("waiting for the drain")
+    while not lifecycle.draining():
+        await asyncio.sleep(0.005)
+    view: Callable[[], Awaitable[Response]] = current_app.view_functions["readyz"]  # type: ignore[assignment]
+    return await view()
+
+
+app = create_app(load_settings())
+app.register_blueprint(blueprint)

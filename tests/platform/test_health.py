@@ -1,0 +1,152 @@
+import http.client
+import json
+import re
+import signal
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+
+from harness.databases import Database, make_database, private_mariadb
+from harness.processes import Hypercorn, free_port, hypercorn, is_ready, wait_until
+from service.platform.settings import ROOT
+from tests.conftest import SECRET_KEY, Start
+
+
+def alembic(environment: dict[str, str], *arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "alembic", *arguments], cwd=ROOT, env=environment, check=True)
+
+
+def readiness(server: Hypercorn) -> tuple[int, str]:
+    """Returns the status and the detail of `/readyz`, which are Problem Details where it is not 200."""
+    answer = httpx.get(f"{server.url}/readyz")
+    if answer.status_code == httpx.codes.OK:
+        return answer.status_code, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["retry-after"]
+    return answer.status_code, answer.json()["detail"]
+
+
+def test_a_migrated_database_is_ready(database: Database, start: Start) -> None:
+    server = start()
+    assert readiness(server) == (200, "ready\n")
+    assert httpx.get(f"{server.url}/livez").status_code == 200
+    wait_until(lambda: server.logged('"event": "ready"'))
+
+
+def test_a_schema_that_is_behind_is_not_ready_and_becomes_so_by_itself(
+    empty_database: Database, environment: dict[str, str], start: Start
+) -> None:
+    server = start(ready=False)
+    status, detail = readiness(server)
+    assert status == 503
+    assert "revision none" in detail
+    assert "alembic upgrade head" in detail
+    alembic(environment, "upgrade", "head")
+    assert readiness(server)[0] == 200
+    alembic(environment, "downgrade", "base")
+    assert readiness(server)[0] == 503
+
+
+def test_a_schema_newer_than_the_code_is_ready(database: Database, start: Start) -> None:
+    server = start()
+    database.execute("UPDATE alembic_version SET version_num = 'from_the_future'")
+    assert readiness(server)[0] == 200
+
+
+def test_the_service_outlives_a_database_that_is_not_there_comes_and_is_killed(
+    plain_environment: dict[str, str], tmp_path: Path
+) -> None:
+    port = free_port()
+    with private_mariadb(tmp_path, port) as server:
+        database = make_database(server)
+        environment = {**plain_environment, **database.environment, "SECRET_KEY": SECRET_KEY}
+        alembic(environment, "upgrade", "head")
+    with hypercorn(environment, tmp_path / "log", app="tests.platform.probe:app") as service:
+        assert httpx.get(f"{service.url}/livez").status_code == 200
+        status, detail = readiness(service)
+        assert status == 503
+        assert "error 2003" in detail
+        assert httpx.get(f"{service.url}/probe/query?sql=SELECT+1").status_code == 503
+        for end in signal.SIGKILL, signal.SIGTERM:
+            with private_mariadb(tmp_path, port) as server:
+                wait_until(lambda: is_ready(service))
+                assert httpx.get(f"{service.url}/probe/query?sql=SELECT+1").text == "1"
+                server.end(end)
+                wait_until(lambda: not is_ready(service))
+        assert not service.logged("Traceback")
+
+
+@pytest.mark.any_database
+@pytest.mark.parametrize("variable", ["sync_binlog", "innodb_flush_log_at_trx_commit"])
+def test_a_server_that_may_forget_commits_is_refused_unless_that_is_meant(
+    database: Database, start: Start, variable: str
+) -> None:
+    if not database.server.is_root:
+        pytest.skip("needs MYSQL_ROOT_PASSWORD")
+    database.server.execute(f"SET GLOBAL {variable} = 0")
+    try:
+        strict = start(app="tests.platform.probe:app", workers=1, ready=False)
+        relaxed = start(app="tests.platform.probe:app", workers=1, DURABILITY="relaxed")
+        status, detail = readiness(strict)
+        assert status == 503
+        assert variable in detail
+        assert "DURABILITY=relaxed" in detail
+        assert httpx.get(f"{strict.url}/probe/query?sql=SELECT+1").status_code == 503
+        assert httpx.get(f"{relaxed.url}/probe/query?sql=SELECT+1").status_code == 200
+        assert not strict.logged("Traceback")
+    finally:
+        database.server.execute(f"SET GLOBAL {variable} = 1")
+    wait_until(lambda: is_ready(strict))
+
+
+@pytest.mark.any_database
+def test_a_server_without_a_binary_log_is_refused(plain_environment: dict[str, str], tmp_path: Path) -> None:
+    with private_mariadb(tmp_path, None, "--skip-log-bin") as server:
+        environment = {**plain_environment, **make_database(server).environment, "SECRET_KEY": SECRET_KEY}
+        with hypercorn(environment, tmp_path / "log", app="tests.platform.probe:app", workers=1) as service:
+            status, detail = readiness(service)
+            assert status == 503
+            assert "log_bin" in detail
+            assert " are 0, " in detail
+
+
+def test_a_draining_worker_is_not_ready(database: Database, start: Start) -> None:
+    server = start(app="tests.platform.probe:app", workers=1)
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)) as asking:
+        asking.request("GET", "/probe/ready-after-sigterm")
+        wait_until(lambda: server.logged("waiting for the drain"))
+        server.process.send_signal(signal.SIGTERM)
+        answer = asking.getresponse()
+        assert answer.status == 503
+        assert json.loads(answer.read())["detail"] == "This worker is shutting down."
+
+
+def test_connections_that_do_not_fit_are_said_with_the_sum(database: Database, start: Start) -> None:
+    ((free,),) = database.execute("SELECT @@max_connections")
+    server = start(workers=2, DB_POOL_SIZE=min(1000, free))
+    wait_until(lambda: server.logged("lower WORKERS or DB_POOL_SIZE"))
+    (workers, each, wanted), *_ = re.findall(r"(\d+) workers x (\d+) connections .*? = (\d+)", server.log.read_text())
+    assert int(workers) * int(each) == int(wanted) > 2 * min(1000, free)
+
+
+def test_connections_that_fit_are_not_mentioned(database: Database, start: Start) -> None:
+    server = start(workers=2, DB_POOL_SIZE=2)
+    wait_until(lambda: server.log.read_text().count('"event": "ready"') == 2)
+    assert not server.logged("max_connections")
+
+
+@pytest.mark.parametrize(("name", "value"), [("DB_PASSWORD", "wrong"), ("DATABASE_NAME", "no_such_database")])
+def test_a_database_that_refuses_is_not_ready_and_clients_see_no_cause(
+    database: Database, start: Start, name: str, value: str
+) -> None:
+    server = start(app="tests.platform.probe:app", ready=False, **{name: value})
+    assert readiness(server)[0] == 503
+    answer = httpx.get(f"{server.url}/probe/query?sql=SELECT+1")
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"]
+    assert database.environment["DB_USERNAME"] not in answer.text
+    assert server.logged("Access denied")

@@ -1,0 +1,104 @@
+import http.client
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+
+import httpx
+import psutil
+import pytest
+
+from harness.databases import Database
+from harness.processes import Hypercorn, wait_until
+from tests.conftest import Start
+
+pytestmark = pytest.mark.any_database
+
+
+@contextmanager
+def slow_requests(server: Hypercorn, count: int) -> Iterator[list[http.client.HTTPConnection]]:
+    """Sends `count` requests that take two seconds, each on its own connection; waits until they are accepted."""
+    with ExitStack() as stack:
+        connections = [http.client.HTTPConnection("127.0.0.1", server.port, timeout=20) for _ in range(count)]
+        for connection in connections:
+            stack.enter_context(closing(connection))
+            connection.request("GET", "/probe/sleep?seconds=2")
+        wait_until(lambda: established(server) == count)
+        yield connections
+
+
+def established(server: Hypercorn) -> int:
+    """Returns how many connections the workers have accepted and not closed."""
+    return sum(
+        connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == server.port
+        for worker in server.workers()
+        for connection in worker.net_connections("tcp")
+    )
+
+
+def refuses(server: Hypercorn) -> bool:
+    try:
+        httpx.get(f"{server.url}/livez")
+    except httpx.ConnectError:
+        return True
+    except (httpx.ReadError, httpx.RemoteProtocolError):  # closed before it was accepted, or before it was read
+        return False
+    return False
+
+
+@pytest.mark.parametrize("receivers", ["the master", "all processes"])
+def test_requests_in_flight_at_sigterm_end_well_and_new_ones_are_refused(
+    database: Database, start: Start, receivers: str
+) -> None:
+    server = start(app="tests.platform.probe:app", workers=3)
+    with slow_requests(server, 12) as connections:
+        for process in [*server.workers(), psutil.Process(server.process.pid)]:
+            if receivers == "all processes" or process.pid == server.process.pid:
+                process.send_signal(signal.SIGTERM)
+        wait_until(lambda: refuses(server), limit=1.5)
+        assert server.process.poll() is None
+        assert [connection.getresponse().status for connection in connections] == [200] * 12
+    assert server.process.wait(10) == 0
+    assert not server.logged("Traceback")
+
+
+def test_workers_end_their_requests_and_leave_when_the_master_is_killed(database: Database, start: Start) -> None:
+    server = start(app="tests.platform.probe:app", workers=2)
+    workers = server.workers()
+    with slow_requests(server, 6) as connections:
+        server.process.kill()
+        assert [connection.getresponse().status for connection in connections] == [200] * 6
+    assert not psutil.wait_procs(workers, timeout=10)[1]
+    assert refuses(server)
+
+
+def test_a_request_that_outlasts_its_time_out_is_ended_by_then_also_in_a_drain(
+    database: Database, start: Start
+) -> None:
+    server = start(app="tests.platform.probe:app", REQUEST_TIMEOUT=1.5, DB_STATEMENT_TIMEOUT=1.2, DB_LOCK_TIMEOUT=1)
+    with slow_requests(server, 1) as (connection,):
+        server.process.send_signal(signal.SIGTERM)
+        assert connection.getresponse().status == 504
+    assert server.process.wait(10) == 0
+
+
+def test_the_pool_is_closed_when_the_worker_leaves(database: Database, start: Start) -> None:
+    aborted = database.server.execute("SHOW GLOBAL STATUS LIKE 'Aborted_clients'")
+    server = start(app="tests.platform.probe:app", workers=1)
+    with ThreadPoolExecutor(5) as threads:
+        list(threads.map(lambda _: httpx.get(f"{server.url}/probe/query?sql=SELECT+1"), range(20)))
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(10) == 0
+    wait_until(lambda: not database.processes())
+    assert database.server.execute("SHOW GLOBAL STATUS LIKE 'Aborted_clients'") == aborted
+    assert not server.logged("garbage collector")
+
+
+def test_a_killed_worker_ends_the_server_so_that_its_supervisor_starts_it_anew(
+    database: Database, start: Start
+) -> None:
+    server = start(workers=2)
+    os.kill(server.workers()[0].pid, signal.SIGKILL)
+    server.process.wait(10)
+    assert refuses(server)
