@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +72,26 @@ class Database:
         with self.server.connect(database=self.name) as connection, connection.cursor() as cursor:
             cursor.execute(statement, parameters or None)
             return list(cursor.fetchall())
+
+    def tables(self) -> list[str]:
+        """Returns the SQL that makes this database's tables, with their rows, in another one."""
+        statements = ["SET foreign_key_checks = 0"]
+        with self.server.connect(database=self.name) as connection, connection.cursor() as cursor:
+            cursor.execute("SHOW TABLES")
+            for (table,) in cursor.fetchall():
+                cursor.execute(f"SHOW CREATE TABLE `{table}`")
+                statements.append(cursor.fetchone()[1])
+                cursor.execute(f"SELECT * FROM `{table}`")
+                for row in cursor.fetchall():
+                    values = ", ".join(["%s"] * len(row))
+                    statements.append(cursor.mogrify(f"INSERT INTO `{table}` VALUES ({values})", row))
+        return statements
+
+    def make_tables(self, statements: Sequence[str]) -> None:
+        """Runs what `tables` has returned."""
+        with self.server.connect(database=self.name) as connection, connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
 
     def processes(self) -> list[dict[str, Any]]:
         """Returns the connections to this database: id, host (address:port), command and the like."""

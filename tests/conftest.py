@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,7 @@ pytest_plugins = ["harness.compose"]
 
 Start = Callable[..., Hypercorn]
 MakeApp = Callable[..., App]
+MakeTables = Callable[[Database], None]
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request of the tests
 
@@ -43,15 +45,66 @@ NEEDS = {
 _LEFT_OUT = pytest.StashKey[dict[str, int]]()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_LEFT_OUT] = {}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Two more processes than processors, since tests wait too; one on a configured server, whose settings they set."""
+    return 1 if configured_server() else len(os.sched_getaffinity(0)) + 2
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out the tests whose need is missing; the last lines of the run say so."""
-    left_out = config.stash[_LEFT_OUT] = {}
+    """Groups the tests for xdist, the longest groups first; leaves out those whose need is missing."""
+    for item in items:
+        if group := _group(item):
+            item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=_turn)
+    _leave_out(config, items)
+
+
+def _group(item: pytest.Item) -> str | None:
+    """Returns the name of those with which a test runs in one process, None if it may run in any.
+
+    All that need the shared stack or the MySQL container do, so that there is one of each, and all of a file, for the
+    fixtures of the file.
+    """
+    if _on_mysql(item):
+        return "mysql"
+    if item.get_closest_marker("compose"):
+        return "compose"
+    return None if item.get_closest_marker("spread") else str(item.path)
+
+
+def _on_mysql(item: pytest.Item) -> bool:
+    return item.get_closest_marker("mysql") is not None
+
+
+def _turn(item: pytest.Item) -> tuple[bool, bool, bool]:
+    """Returns what sorts the tests: what runs longest in one process is begun first."""
+    return not item.get_closest_marker("compose"), not _on_mysql(item), not item.get_closest_marker("native")
+
+
+def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = config.stash[_LEFT_OUT]
     for marker, (is_here, missing) in NEEDS.items():
         marked = [item for item in items if item.get_closest_marker(marker)]
         if marked and not is_here():
             left_out[missing] = len(marked)
             for item in marked:
                 item.add_marker(pytest.mark.skip(reason=missing))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):  # of xdist, which collects in its workers
+        session.config.workeroutput["left out"] = session.config.stash[_LEFT_OUT]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[_LEFT_OUT].update(getattr(node, "workeroutput", {}).get("left out", {}))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -63,7 +116,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "server" in metafunc.fixturenames:
         servers: list[object] = ["configured"] if configured_server() else ["mariadb"]
         if servers == ["mariadb"] and not metafunc.definition.get_closest_marker("any_database"):
-            servers.append(pytest.param("mysql", marks=pytest.mark.compose))
+            servers.append(pytest.param("mysql", marks=[pytest.mark.compose, pytest.mark.mysql]))
         metafunc.parametrize("server", servers, indirect=True, scope="session")
 
 
@@ -85,6 +138,15 @@ def migrate(environment: dict[str, str]) -> None:
     subprocess.run([sys.executable, "-m", "alembic", "upgrade", "head"], cwd=ROOT, env=environment, check=True)
 
 
+@pytest.fixture(scope="session")
+def make_tables(server: DatabaseServer, plain_environment: dict[str, str]) -> MakeTables:
+    """Makes in an empty database what a migration to the head makes: that runs once, and its tables are copied."""
+    with new_database(server) as migrated:
+        migrate({**plain_environment, **migrated.environment, "SECRET_KEY": SECRET_KEY})
+        statements = migrated.tables()
+    return lambda database: database.make_tables(statements)
+
+
 @pytest.fixture
 def empty_database(server: DatabaseServer) -> Iterator[Database]:
     """A database of this test's own, without any table."""
@@ -93,9 +155,9 @@ def empty_database(server: DatabaseServer) -> Iterator[Database]:
 
 
 @pytest.fixture
-def database(empty_database: Database, environment: dict[str, str]) -> Database:
+def database(empty_database: Database, make_tables: MakeTables) -> Database:
     """A database of this test's own, migrated to the head."""
-    migrate(environment)
+    make_tables(empty_database)
     return empty_database
 
 
@@ -131,7 +193,7 @@ def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
     with ExitStack() as stack:
 
         def start(
-            *, app: str = "service.asgi:app", workers: int = 2, ready: bool = True, **settings: object
+            *, app: str = "service.asgi:app", workers: int = 1, ready: bool = True, **settings: object
         ) -> Hypercorn:
             values = {name: str(value) for name, value in settings.items()}
             log = tmp_path / f"hypercorn-{len(list(tmp_path.iterdir()))}.log"

@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,6 @@ from benchmarks.__main__ import UNFIT, conclude
 from benchmarks.measuring import Run
 from benchmarks.report import Results, ratio, render
 from benchmarks.suites import CEILING, FLASK_PATCH, STACKS, SUITES, TALLY, Arriving
-from harness.compose import copy_tree
 from harness.processes import wait_until
 from service.platform.settings import ROOT
 
@@ -84,16 +82,6 @@ def test_ctrl_c_stops_everything_and_keeps_what_was_measured(ending: signal.Sign
     assert (ROOT / kept).read_text().count('"candidate": "ceiling"') >= 1
     assert "| requests/s (p99) |" in printed  # what there is, is told
     assert "Traceback" not in printed
-
-
-@pytest.mark.native
-def test_the_ceiling_is_compared_with_that_of_another_tree(tmp_path: Path) -> None:
-    base = copy_tree(tmp_path / "base")
-    options = ["--base", str(base), "--rounds", "1", "--seconds", "1", "--connections", "8"]
-    command = [sys.executable, "-m", "benchmarks.ceiling", *options]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
-    assert ended.returncode == 0, ended.stderr
-    assert re.search(r"^\| this checkout \| 8 \| [1-9]\d* \| \d\.\d\d \|", ended.stdout, re.MULTILINE), ended.stdout
 
 
 @pytest.mark.native

@@ -6,16 +6,16 @@ from collections.abc import Iterator
 import pytest
 
 from harness.databases import Database, DatabaseServer, new_database
-from tests.conftest import SECRET_KEY, migrate
+from tests.conftest import SECRET_KEY, MakeTables
 
 __all__ = ["environment", "name", "shared"]
 
 
 @pytest.fixture(scope="module")
-def shared(server: DatabaseServer, plain_environment: dict[str, str]) -> Iterator[Database]:
+def shared(server: DatabaseServer, make_tables: MakeTables) -> Iterator[Database]:
     """One database for all tests of this file, each of which has a counter of its own."""
     with new_database(server) as database:
-        migrate({**plain_environment, **database.environment, "SECRET_KEY": SECRET_KEY})
+        make_tables(database)
         yield database
 
 

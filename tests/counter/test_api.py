@@ -12,7 +12,7 @@ import pytest
 from harness.databases import Database, DatabaseServer, new_database
 from harness.processes import Hypercorn, hypercorn, is_ready, wait_until
 from service.counter.batch import receipt_key
-from tests.conftest import SECRET_KEY, migrate
+from tests.conftest import SECRET_KEY, MakeTables
 from tests.counter.audit import audit
 
 pytestmark = pytest.mark.any_database
@@ -22,9 +22,9 @@ JSON = "application/json"
 
 
 @pytest.fixture(scope="module")
-def books(server: DatabaseServer, plain_environment: dict[str, str]) -> Iterator[Database]:
+def books(server: DatabaseServer, make_tables: MakeTables) -> Iterator[Database]:
     with new_database(server) as database:
-        migrate({**plain_environment, **database.environment, "SECRET_KEY": SECRET_KEY})
+        make_tables(database)
         yield database
 
 

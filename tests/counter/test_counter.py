@@ -57,7 +57,7 @@ async def test_many_first_hits_at_once_make_the_missing_row_once(database: Datab
 
 
 def test_a_hit_after_another_was_answered_gets_a_higher_number(database: Database, start: Start) -> None:
-    services = [start(), start()]
+    services = [start(workers=2), start()]
     numbers = [number(httpx.get(f"{services[i % 2].url}/")) for i in range(60)]
     assert numbers == list(range(1, 61))
 

@@ -36,7 +36,7 @@ def test_a_malformed_key_is_refused(header: str) -> None:
 
 
 def test_a_key_from_a_hundred_clients_at_once_on_all_workers_is_counted_once(database: Database, start: Start) -> None:
-    services = [start(), start()]
+    services = [start(workers=2), start()]
 
     def hit(i: int) -> httpx.Response:
         return httpx.get(services[i % 2].url, headers={"Idempotency-Key": '"the same"'}, timeout=30)

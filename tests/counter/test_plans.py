@@ -10,7 +10,7 @@ from sqlalchemy.dialects import mysql
 
 from harness.databases import Database, DatabaseServer, new_database
 from service.counter import reading, receipts, registry, roll_up, sessions
-from tests.conftest import SECRET_KEY, migrate
+from tests.conftest import MakeTables
 
 KEY = b"k" * 16
 BY_COUNTER = {"ix_receipt_counter_id_first", "ix_receipt_counter_id_created_at"}
@@ -18,10 +18,10 @@ SPAN = {"of": 1, "start": "2026-01-01", "end": "2026-01-02", "form": "%Y"}
 
 
 @pytest.fixture(scope="module")
-def many(server: DatabaseServer, plain_environment: dict[str, str]) -> Iterator[Database]:
+def many(server: DatabaseServer, make_tables: MakeTables) -> Iterator[Database]:
     """Enough rows of enough counters that reading all of a table would be slow; 1 is the counter `plan-1`."""
     with new_database(server) as database:
-        migrate({**plain_environment, **database.environment, "SECRET_KEY": SECRET_KEY})
+        make_tables(database)
         counters = ",".join(f"({i}, 'plan-{i}', 0)" for i in range(2, 3_000))
         receipts = ",".join(
             f"(x'{i:032x}', {i % 50 + 1}, {i}, {i}, '2026-01-01' + INTERVAL {i} MINUTE)" for i in range(20_000)

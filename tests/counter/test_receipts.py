@@ -36,7 +36,7 @@ def receipts(environment: dict[str, str], *arguments: str) -> "subprocess.Comple
 async def test_the_books_are_right_while_the_service_counts(
     database: Database, start: Start, environment: dict[str, str]
 ) -> None:
-    service = start()
+    service = start(workers=2)
     sent = asyncio.create_task(get_at_once([("127.0.0.1", service.port)], 2000, connections=32))
     verified = await asyncio.to_thread(verify, environment)
     assert verified.returncode == 0, verified.stdout + verified.stderr

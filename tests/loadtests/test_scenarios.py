@@ -72,7 +72,7 @@ def test_a_counter_that_gives_a_number_twice_fails(plain_environment: dict[str, 
 
 @pytest.mark.parametrize("processes", [[], ["--processes", "2"]])
 def test_a_counter_that_reads_and_then_writes_fails(database: Database, start: Start, processes: list[str]) -> None:
-    liar = start(app=f"{FAULTY}:reads_then_writes()")
+    liar = start(workers=2, app=f"{FAULTY}:reads_then_writes()")
     ended = load("visitors", liar.url, "--run-time", "3s", *processes)
     assert ended.returncode == 1, ended.stdout
     assert "FAILED: a number was given that had been given before" in ended.stdout

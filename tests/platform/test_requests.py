@@ -14,7 +14,7 @@ from harness.databases import Database, DatabaseServer, new_database
 from harness.processes import Hypercorn, hypercorn
 from service import create_app
 from service.platform.settings import ROOT, load_settings
-from tests.conftest import SECRET_KEY, Start, migrate
+from tests.conftest import SECRET_KEY, MakeTables, Start
 
 pytestmark = pytest.mark.any_database
 
@@ -24,7 +24,10 @@ API = {"Accept": "application/json"}
 
 @pytest.fixture(scope="module")
 def service(
-    server: DatabaseServer, plain_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    server: DatabaseServer,
+    make_tables: MakeTables,
+    plain_environment: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Hypercorn]:
     """The service with the probe's routes and short time-outs, one for all tests here."""
     with new_database(server) as database:
@@ -38,7 +41,7 @@ def service(
             "DB_STATEMENT_TIMEOUT": "1.5",
             "DB_LOCK_TIMEOUT": "1",
         }
-        migrate(environment)
+        make_tables(database)
         log = tmp_path_factory.mktemp("service") / "log"
         with hypercorn(environment, log, app="tests.platform.probe:app", workers=1) as running:
             yield running
