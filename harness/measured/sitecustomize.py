@@ -12,7 +12,9 @@ from contextlib import suppress
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-MEASURED = "service", "migrations"
+BEFORE = "service", "migrations", "alembic"
+"""With the first of these the measuring starts. Alembic runs migrations/env.py without importing it."""
+
 LIBRARIES = "quart", "sqlalchemy.ext.asyncio", "sqlalchemy.dialects.mysql", "aiomysql", "alembic.config", "structlog"
 """What our code imports: imported before the measuring starts, for which they are too large."""
 
@@ -23,11 +25,12 @@ class _Start:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name in MEASURED:
+        if name in BEFORE:
             sys.meta_path.remove(self)
             for library in LIBRARIES:
-                with suppress(ImportError):
-                    importlib.import_module(library)
+                if library.partition(".")[0] != name:
+                    with suppress(ImportError):
+                        importlib.import_module(library)
             import coverage  # noqa: PLC0415  # in such processes only
 
             os.environ["COVERAGE_PROCESS_START"] = os.environ["COVERAGE_AT_IMPORT"]

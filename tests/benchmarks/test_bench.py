@@ -34,6 +34,7 @@ def test_the_counter_is_measured_by_one_command() -> None:
     assert rows == ["ceiling", "counter"], ended.stdout
 
 
+@pytest.mark.rehearsal
 @pytest.mark.native
 def test_other_stacks_are_measured_beside_it_with_a_normal_and_a_slow_database() -> None:
     slow = (f"{name}; slow database" for name in (TALLY, FLASK_PATCH))
@@ -42,6 +43,7 @@ def test_other_stacks_are_measured_beside_it_with_a_normal_and_a_slow_database()
     assert len(re.findall(r"^\| .* \| [1-9]\d* \(\d+\) \| 0 \|$", ended.stdout, re.MULTILINE)) == 5, ended.stdout
 
 
+@pytest.mark.rehearsal
 @pytest.mark.native
 def test_the_proof_ends_with_a_table_of_ratios_and_a_chart() -> None:
     chart = report.CHARTS / "users.svg"

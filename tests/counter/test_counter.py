@@ -29,6 +29,7 @@ async def hits(services: Iterable[Hypercorn], count: int) -> list[int]:
     return [number_in(body) for _, body in answers]
 
 
+@pytest.mark.any_database
 def test_the_first_visit_says_1_and_the_second_2_and_the_row_holds_2(database: Database, start: Start) -> None:
     service = start()
     first = httpx.get(f"{service.url}/")
@@ -56,6 +57,7 @@ async def test_many_first_hits_at_once_make_the_missing_row_once(database: Datab
     assert [count for _, count in row(database)] == [100]
 
 
+@pytest.mark.any_database
 def test_a_hit_after_another_was_answered_gets_a_higher_number(database: Database, start: Start) -> None:
     services = [start(workers=2), start()]
     numbers = [number(httpx.get(f"{services[i % 2].url}/")) for i in range(60)]

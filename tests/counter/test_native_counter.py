@@ -40,12 +40,13 @@ def test_the_first_visit_says_1_and_the_count_goes_on_after_a_stop(counting: Ins
     assert hit(counting) == 3
 
 
-async def test_twenty_thousand_hits_on_fifty_connections_get_twenty_thousand_numbers(counting: Installation) -> None:
+@pytest.mark.parametrize("count", [pytest.param(20_000, marks=pytest.mark.rehearsal), 4000])
+async def test_many_hits_on_fifty_connections_get_a_number_each(counting: Installation, count: int) -> None:
     before = hit(counting)
     port = int(counting.settings["HTTP_PORT"])
-    answers = await get_at_once([("127.0.0.1", port)], 20_000, connections=50)
+    answers = await get_at_once([("127.0.0.1", port)], count, connections=50)
     assert {status for status, _ in answers} == {200}
-    assert sorted(number_in(body) for _, body in answers) == list(range(before + 1, before + 20_001))
+    assert sorted(number_in(body) for _, body in answers) == list(range(before + 1, before + count + 1))
 
 
 def test_a_number_that_was_given_survives_a_kill_of_every_process(counting: Installation) -> None:

@@ -87,6 +87,7 @@ def test_a_quartenv_that_cannot_be_read_is_named(fresh: Installation) -> None:
     assert f"run: {fresh.directory}/.quartenv cannot be read." in refused(fresh)
 
 
+@pytest.mark.any_database
 def test_with_db_host_that_server_is_used_and_no_mariadb_is_made(fresh: Installation, empty_database: Database) -> None:
     fresh.settings.update(empty_database.environment)
     fresh.up()

@@ -114,6 +114,7 @@ def test_a_server_without_a_binary_log_is_refused(plain_environment: dict[str, s
             assert " are 0, " in detail
 
 
+@pytest.mark.any_database
 def test_a_draining_worker_is_not_ready(database: Database, start: Start) -> None:
     server = start(app="tests.platform.probe:app", workers=1)
     with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)) as asking:
@@ -133,12 +134,14 @@ def test_connections_that_do_not_fit_are_said_with_the_sum(database: Database, s
     assert int(workers) * int(each) == int(wanted) > 2 * min(1000, free)
 
 
+@pytest.mark.any_database
 def test_connections_that_fit_are_not_mentioned(database: Database, start: Start) -> None:
     server = start(workers=2, DB_POOL_SIZE=2)
     wait_until(lambda: server.log.read_text().count('"event": "ready"') == 2)
     assert not server.logged("max_connections")
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(("name", "value"), [("DB_PASSWORD", "wrong"), ("DATABASE_NAME", "no_such_database")])
 def test_a_database_that_refuses_is_not_ready_and_clients_see_no_cause(
     database: Database, start: Start, name: str, value: str
