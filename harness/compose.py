@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from harness.processes import free_port, wait_until
+from harness.processes import container_name, free_port, run_name, wait_until
 from service.platform.settings import ROOT
 
 
@@ -130,7 +130,7 @@ class Stack:
 def new_stack(directory: Path) -> Iterator[Stack]:
     """A project of its own, not started, with a port of its own; removed at the end of the block."""
     documented = {line.split("=")[0].strip("# ") for line in (ROOT / ".quartenv.example").read_text().splitlines()}
-    name = f"tally-test-{uuid.uuid4().hex[:8]}"
+    name = container_name()
     port = free_port()
     environment = {
         **{key: value for key, value in os.environ.items() if key not in documented and "COMPOSE_" not in key},
@@ -142,6 +142,24 @@ def new_stack(directory: Path) -> Iterator[Stack]:
         yield stack
     finally:
         stack.remove()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # not one of xdist's workers, which inherit it
+        os.environ["TEST_RUN"] = uuid.uuid4().hex[:8]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput") and shutil.which("docker"):
+        _remove_all(run_name())  # what workers have left that had to end at once, after Ctrl-C
+
+
+def _remove_all(name: str) -> None:
+    """Removes the containers, networks and volumes whose names begin so."""
+    for kind, remove in ("ps", "rm"), ("network", "network rm"), ("volume", "volume rm"):
+        listing = [kind, "--all"] if kind == "ps" else [kind, "ls"]
+        if found := docker(*listing, "--quiet", "--filter", f"name=^{name}", check=False).split():
+            docker(*remove.split(), "--force", *(["--volumes"] if kind == "ps" else []), *found, check=False)
 
 
 @pytest.fixture(scope="session")

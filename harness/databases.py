@@ -19,7 +19,7 @@ from typing import Any
 import pymysql
 from dotenv import dotenv_values
 
-from harness.processes import free_port, stop, wait_until
+from harness.processes import container_name, free_port, stop, wait_until
 from service.platform.settings import ROOT
 
 PREFIX = "tally_test_"
@@ -144,7 +144,7 @@ def private_mariadb(directory: Path, port: int | None = None, *options: str) -> 
 def mysql_container() -> Iterator[DatabaseServer]:
     """Starts a container of the MySQL that the compose file uses, and removes it at the end."""
     password = uuid.uuid4().hex
-    name = f"tally-test-{uuid.uuid4().hex[:8]}"
+    name = container_name()
     command = ["docker", "run", "--detach", "--rm", "--name", name, "--publish", "127.0.0.1::3306"]
     command += ["--tmpfs", "/var/lib/mysql:uid=999,gid=999", "--env", f"MYSQL_ROOT_PASSWORD={password}", "mysql:9.7"]
     subprocess.run(command, check=True, capture_output=True)

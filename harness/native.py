@@ -8,11 +8,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 import psutil
 
 from harness.compose import copy_tree
-from harness.processes import free_port, wait_until
+from harness.processes import free_port, is_ok, wait_until
 from service.platform.settings import ROOT
 
 ANSWERS = "it answers on "
@@ -71,10 +70,7 @@ class Installation:
 
     def answers(self) -> bool:
         """Whether a request comes back through nginx."""
-        try:
-            return httpx.get(f"{self.url}/livez").status_code == httpx.codes.OK
-        except httpx.TransportError:
-            return False
+        return is_ok(int(self.settings["HTTP_PORT"]), "/livez")
 
     def processes(self) -> list[psutil.Process]:
         """Returns what runs in the copy or in a folder of it."""

@@ -1,4 +1,11 @@
-"""Fixtures: databases, environments and running servers. See harness/databases.py for which server is used."""
+"""Fixtures, and how the tests are spread over processes.
+
+`server`: a database server of this process, for the whole run: MariaDB, and then MySQL for what is not marked
+`any_database`. `database`: a database of the test's own with all tables; `empty_database`: without; `make_tables` fills one
+that a fixture for a whole file has made by `new_database`. `environment`: what a process needs to use it.
+`make_app`: the application in this process. `start`: Hypercorn, one worker unless told otherwise. `stack`
+(harness/compose.py): the compose stack, one for all.
+"""
 
 import logging
 import os
@@ -42,6 +49,12 @@ NEEDS = {
 }
 """What the tests with a marker need: whether it is here, and what is missing if not."""
 
+SPREAD = {"tests/benchmarks/test_bench.py", "tests/loadtests/test_scenarios.py"}
+"""Files whose tests share nothing and take long: any process runs any of them."""
+
+LONG = {"test_bad_day.py", "test_new.py", "test_bench.py", "test_receipts.py", "test_counter.py", "test_health.py"}
+"""Files that take long, and so are begun early."""
+
 _LEFT_OUT = pytest.StashKey[dict[str, int]]()
 
 
@@ -55,36 +68,38 @@ def pytest_xdist_auto_num_workers() -> int:
     return 1 if configured_server() else len(os.sched_getaffinity(0)) + 2
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Groups the tests for xdist, the longest groups first; leaves out those whose need is missing."""
-    for item in items:
-        if group := _group(item):
-            item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=_turn)
-    _leave_out(config, items)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Has a process run all tests of a file, and all that share the compose stack or the MySQL container.
 
-
-def _group(item: pytest.Item) -> str | None:
-    """Returns the name of those with which a test runs in one process, None if it may run in any.
-
-    All that need the shared stack or the MySQL container do, so that there is one of each, and all of a file, for the
-    fixtures of the file.
+    Not by `--dist loadgroup`, which does nothing with pytest 9.2 (pytest-xdist 3.8 writes to what that no longer has).
     """
-    if _on_mysql(item):
+    from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415  # where xdist is not used, it need not be there
+
+    scheduling = LoadScopeScheduling(config, log)
+    scheduling._split_scope = group
+    return scheduling
+
+
+def group(nodeid: str) -> str:
+    """Returns the name that all tests have which one process runs."""
+    path, _, name = nodeid.partition("::")
+    if "[mysql" in name:
         return "mysql"
-    if item.get_closest_marker("compose"):
+    if "test_compose" in path:
         return "compose"
-    return None if item.get_closest_marker("spread") else str(item.path)
+    return nodeid if path in SPREAD else path
 
 
-def _on_mysql(item: pytest.Item) -> bool:
-    return item.get_closest_marker("mysql") is not None
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Sorts the tests so that the longest groups begin first, and leaves out those whose need is missing."""
 
+    def turn(item: pytest.Item) -> list[bool]:
+        long = group(item.nodeid) == "compose", "[mysql" in item.nodeid, item.path.name in LONG
+        return [not one for one in (*long, item.get_closest_marker("native") is not None)]
 
-def _turn(item: pytest.Item) -> tuple[bool, bool, bool]:
-    """Returns what sorts the tests: what runs longest in one process is begun first."""
-    return not item.get_closest_marker("compose"), not _on_mysql(item), not item.get_closest_marker("native")
+    items.sort(key=turn)
+    _leave_out(config, items)
 
 
 def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -116,7 +131,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "server" in metafunc.fixturenames:
         servers: list[object] = ["configured"] if configured_server() else ["mariadb"]
         if servers == ["mariadb"] and not metafunc.definition.get_closest_marker("any_database"):
-            servers.append(pytest.param("mysql", marks=[pytest.mark.compose, pytest.mark.mysql]))
+            servers.append(pytest.param("mysql", marks=pytest.mark.compose))
         metafunc.parametrize("server", servers, indirect=True, scope="session")
 
 
