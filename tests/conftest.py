@@ -1,8 +1,8 @@
 """Fixtures, and how the tests are spread over processes.
 
 `server`: a database server of this process, for the whole run: MariaDB, and then MySQL for what is not marked
-`any_database`. `database`: a database of the test's own with all tables; `empty_database`: without; `make_tables` fills one
-that a fixture for a whole file has made by `new_database`. `environment`: what a process needs to use it.
+`any_database`. `database`: a database of the test's own with all tables; `empty_database`: without any; `make_tables`
+fills one that a fixture for a whole file has made by `new_database`. `environment`: what a process needs to use it.
 `make_app`: the application in this process. `start`: Hypercorn, one worker unless told otherwise. `stack`
 (harness/compose.py): the compose stack, one for all.
 """

@@ -36,7 +36,8 @@ def document(service: Hypercorn) -> dict[str, Any]:
     return dict(httpx.get(f"{service.url}/openapi.json").json())
 
 
-def test_what_the_document_says_is_what_is_answered(service: Hypercorn) -> None:
+@pytest.mark.parametrize("examples", [pytest.param(200, marks=pytest.mark.rehearsal), 25])
+def test_what_the_document_says_is_what_is_answered(service: Hypercorn, examples: int) -> None:
     api = schemathesis.openapi.from_dict(document(service))
     api.config.update(base_url=service.url)
     seen: set[int] = set()
@@ -45,7 +46,7 @@ def test_what_the_document_says_is_what_is_answered(service: Hypercorn) -> None:
         operation = found.ok()
 
         @settings(
-            max_examples=50,
+            max_examples=examples,
             deadline=None,
             database=None,
             derandomize=True,

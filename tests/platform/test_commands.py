@@ -92,8 +92,9 @@ def test_alembic_quart_and_hypercorn_work_with_quartenv_alone(checkout: Path, ba
 
 
 @pytest.mark.parametrize("command", ["hypercorn", "quart"])
-def test_development_reloads_what_changes(checkout: Path, bare_environment: dict[str, str], command: str) -> None:
-    subprocess.run([BIN / "alembic", "upgrade", "head"], cwd=checkout, env=bare_environment, check=True)
+def test_development_reloads_what_changes(
+    database: Database, checkout: Path, bare_environment: dict[str, str], command: str
+) -> None:
     port = free_port()
     commands = {
         "hypercorn": ["hypercorn", "--config", "hypercorn.toml", "--bind", f"127.0.0.1:{port}", "--reload"],
@@ -115,10 +116,11 @@ def is_reloaded(client: httpx.Client) -> bool:
         return False
 
 
-def test_a_key_that_hypercorn_does_not_know_is_said(checkout: Path, bare_environment: dict[str, str]) -> None:
+def test_a_key_that_hypercorn_does_not_know_is_said(
+    database: Database, checkout: Path, bare_environment: dict[str, str]
+) -> None:
     toml = checkout / "hypercorn.toml"
     toml.write_text(f"gracefull_timeout = 30\n{toml.read_text()}")
-    subprocess.run([BIN / "alembic", "upgrade", "head"], cwd=checkout, env=bare_environment, check=True)
     port = free_port()
     command = ["hypercorn", "--config", "hypercorn.toml", "--bind", f"127.0.0.1:{port}", "service.asgi:app"]
     with serving(command, checkout, bare_environment, port):
