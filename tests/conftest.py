@@ -52,9 +52,6 @@ NEEDS = {
 SPREAD = {"tests/benchmarks/test_bench.py", "tests/loadtests/test_scenarios.py"}
 """Files whose tests share nothing and take long: any process runs any of them."""
 
-LONG = {"test_bad_day.py", "test_new.py", "test_bench.py", "test_receipts.py", "test_counter.py", "test_health.py"}
-"""Files that take long, and so are begun early."""
-
 _LEFT_OUT = pytest.StashKey[dict[str, int]]()
 
 
@@ -84,19 +81,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def group(nodeid: str) -> str:
     """Returns the name that all tests have which one process runs."""
     path, _, name = nodeid.partition("::")
-    if "[mysql" in name:
-        return "mysql"
     if "test_compose" in path:
         return "compose"
+    if "[mysql" in name:
+        return "mysql"
     return nodeid if path in SPREAD else path
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Sorts the tests so that the longest groups begin first, and leaves out those whose need is missing."""
+    """Sorts the tests: what runs long in one process begins first. Leaves out those whose need is missing."""
 
-    def turn(item: pytest.Item) -> list[bool]:
-        long = group(item.nodeid) == "compose", "[mysql" in item.nodeid, item.path.name in LONG
-        return [not one for one in (*long, item.get_closest_marker("native") is not None)]
+    def turn(item: pytest.Item) -> tuple[bool, bool, bool, int]:
+        long = group(item.nodeid) == "compose", group(item.nodeid) == "mysql", bool(item.get_closest_marker("native"))
+        return not long[0], not long[1], not long[2], -item.path.stat().st_size  # a large file's tests take long, too
 
     items.sort(key=turn)
     _leave_out(config, items)
