@@ -7,9 +7,11 @@ fills one that a fixture for a whole file has made by `new_database`. `environme
 (harness/compose.py): the compose stack, one for all.
 """
 
+import functools
 import logging
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -39,6 +41,8 @@ Start = Callable[..., Hypercorn]
 MakeApp = Callable[..., App]
 MakeTables = Callable[[Database], None]
 
+# httpx.get makes a context each time, which takes 20 ms.
+ssl.create_default_context = functools.cache(ssl.create_default_context)  # type: ignore[assignment]
 logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request of the tests
 
 SECRET_KEY = "a secret key of the tests"
