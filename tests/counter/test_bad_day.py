@@ -119,6 +119,7 @@ def assert_receipts_say_what_clients_know(database: Database, hits: list[Hit]) -
         assert not_given <= possible, f"nobody was given {not_given} of {first} to {last}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seconds", [pytest.param(60, marks=pytest.mark.rehearsal), pytest.param(10, id="shortened")])
 async def test_a_minute_with_killed_databases_and_workers_breaks_no_guarantee(
     plain_environment: dict[str, str], tmp_path: Path, seconds: int

@@ -23,7 +23,7 @@ from tests.loadtests.locust_runs import SCENARIOS, command, load, loading
 
 FAULTY = "tests.loadtests.faulty_counters"
 
-pytestmark = pytest.mark.any_database
+pytestmark = [pytest.mark.any_database, pytest.mark.long]
 
 
 @pytest.fixture
