@@ -53,9 +53,6 @@ NEEDS = {
 }
 """What the tests with a marker need: whether it is here, and what is missing if not."""
 
-SPREAD = {"tests/benchmarks/test_bench.py", "tests/loadtests/test_scenarios.py"}
-"""Files whose tests share nothing and take long: any process runs any of them."""
-
 _LEFT_OUT = pytest.StashKey[dict[str, int]]()
 
 
@@ -89,7 +86,7 @@ def group(nodeid: str) -> str:
         return "compose"
     if "[mysql" in name:
         return "mysql"
-    return nodeid if path in SPREAD else path
+    return path
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

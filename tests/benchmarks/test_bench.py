@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from benchmarks.__main__ import UNFIT, conclude
 from benchmarks.measuring import Run
 from benchmarks.report import Results, ratio, render
 from benchmarks.suites import CEILING, FLASK_PATCH, STACKS, SUITES, TALLY, Arriving
+from harness.compose import copy_tree
 from harness.processes import wait_until
 from service.platform.settings import ROOT
 
@@ -34,7 +36,6 @@ def test_the_counter_is_measured_by_one_command() -> None:
     assert rows == ["ceiling", "counter"], ended.stdout
 
 
-@pytest.mark.rehearsal
 @pytest.mark.native
 def test_other_stacks_are_measured_beside_it_with_a_normal_and_a_slow_database() -> None:
     slow = (f"{name}; slow database" for name in (TALLY, FLASK_PATCH))
@@ -43,7 +44,6 @@ def test_other_stacks_are_measured_beside_it_with_a_normal_and_a_slow_database()
     assert len(re.findall(r"^\| .* \| [1-9]\d* \(\d+\) \| 0 \|$", ended.stdout, re.MULTILINE)) == 5, ended.stdout
 
 
-@pytest.mark.rehearsal
 @pytest.mark.native
 def test_the_proof_ends_with_a_table_of_ratios_and_a_chart() -> None:
     chart = report.CHARTS / "users.svg"
@@ -84,6 +84,16 @@ def test_ctrl_c_stops_everything_and_keeps_what_was_measured(ending: signal.Sign
     assert (ROOT / kept).read_text().count('"candidate": "ceiling"') >= 1
     assert "| requests/s (p99) |" in printed  # what there is, is told
     assert "Traceback" not in printed
+
+
+@pytest.mark.native
+def test_the_ceiling_is_compared_with_that_of_another_tree(tmp_path: Path) -> None:
+    base = copy_tree(tmp_path / "base")
+    options = ["--base", str(base), "--rounds", "1", "--seconds", "1", "--connections", "8"]
+    command = [sys.executable, "-m", "benchmarks.ceiling", *options]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert ended.returncode == 0, ended.stderr
+    assert re.search(r"^\| this checkout \| 8 \| [1-9]\d* \| \d\.\d\d \|", ended.stdout, re.MULTILINE), ended.stdout
 
 
 @pytest.mark.native

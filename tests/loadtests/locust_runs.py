@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.processes import free_port
 from service.platform.settings import ROOT
 
 SCENARIOS = {path.stem: path for path in sorted((ROOT / "loadtests/scenarios").glob("*.py"))}
@@ -16,9 +15,6 @@ def command(scenario: str, url: str, *options: str) -> list[str]:
     """Returns the command of a headless run of ten users, for correctness alone unless told otherwise."""
     own = [] if "--thresholds" in options else ["--thresholds", "none"]
     users = [] if "--users" in options else ["--users", "10", "--spawn-rate", "100"]
-    # For --processes: their master's own port, since other tests may run beside this one.
-    port = str(free_port())
-    own += ["--master-bind-port", port, "--master-port", port]
     locustfile = str(SCENARIOS[scenario].relative_to(ROOT))
     return [sys.executable, "-m", "locust", "-f", locustfile, "--host", url, "--headless", *users, *own, *options]
 

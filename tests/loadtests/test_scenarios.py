@@ -23,7 +23,7 @@ from tests.loadtests.locust_runs import SCENARIOS, command, load, loading
 
 FAULTY = "tests.loadtests.faulty_counters"
 
-pytestmark = [pytest.mark.any_database, pytest.mark.long]
+pytestmark = pytest.mark.any_database
 
 
 @pytest.fixture
@@ -49,8 +49,11 @@ def test_visitors_send_as_many_hits_as_they_were_told_to_and_find_them_right(
 @pytest.mark.parametrize(
     ("scenario", "end"),
     [
+        ("visitors", "--run-time=2s"),
         ("visitors", "--hits=50"),
-        ("api_clients", "--run-time=1s"),
+        ("api_clients", "--run-time=2s"),
+        ("many_counters", "--run-time=2s"),
+        ("overload", "--run-time=2s"),
     ],
 )
 def test_a_run_may_be_distributed_over_processes(scenario: str, end: str, service: Hypercorn) -> None:
@@ -69,8 +72,8 @@ def test_a_counter_that_gives_a_number_twice_fails(plain_environment: dict[str, 
 
 @pytest.mark.parametrize("processes", [[], ["--processes", "2"]])
 def test_a_counter_that_reads_and_then_writes_fails(database: Database, start: Start, processes: list[str]) -> None:
-    liar = start(workers=2, app=f"{FAULTY}:reads_then_writes()")
-    ended = load("visitors", liar.url, "--hits", "300", *processes)
+    liar = start(app=f"{FAULTY}:reads_then_writes()")
+    ended = load("visitors", liar.url, "--run-time", "3s", *processes)
     assert ended.returncode == 1, ended.stdout
     assert "FAILED: a number was given that had been given before" in ended.stdout
 
@@ -120,7 +123,7 @@ def test_each_promise_that_is_broken_is_found(
     plain_environment: dict[str, str], tmp_path: Path, scenario: str, wrong: str
 ) -> None:
     with hypercorn(plain_environment, tmp_path / "log", app=f"{FAULTY}:breaks_promises()", workers=1) as liar:
-        ended = load(scenario, liar.url, "--run-time", "2s")
+        ended = load(scenario, liar.url, "--run-time", "3s")
     assert ended.returncode == 1, ended.stdout
     assert f"FAILED: {wrong} (" in ended.stdout, ended.stdout
 
