@@ -151,10 +151,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput") and shutil.which("docker"):
-        _remove_all(run_name())  # what workers have left that had to end at once, after Ctrl-C
+        remove_all(run_name())  # what workers have left that had to end at once, after Ctrl-C
 
 
-def _remove_all(name: str) -> None:
+def remove_all(name: str) -> None:
     """Removes the containers, networks and volumes whose names begin so."""
     for kind, remove in ("ps", "rm"), ("network", "network rm"), ("volume", "volume rm"):
         listing = [kind, "--all"] if kind == "ps" else [kind, "ls"]
