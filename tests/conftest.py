@@ -53,6 +53,9 @@ NEEDS = {
 }
 """What the tests with a marker need: whether it is here, and what is missing if not."""
 
+LONG = {"test_scenarios.py", "test_runs.py"}
+"""Files whose tests are all `long`: each runs Locust."""
+
 _LEFT_OUT = pytest.StashKey[dict[str, int]]()
 
 
@@ -63,7 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Two more processes than processors, since tests wait too; one on a configured server, whose settings they set."""
-    return 1 if configured_server() else len(os.sched_getaffinity(0)) + 2
+    return 1 if configured_server() else (os.cpu_count() or 1) + 2
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -89,6 +92,7 @@ def group(nodeid: str) -> str:
     return path
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` has its turn
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Sorts the tests: what runs long in one process begins first. Leaves out those whose need is missing."""
 
@@ -96,6 +100,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         long = group(item.nodeid) == "compose", group(item.nodeid) == "mysql", bool(item.get_closest_marker("native"))
         return not long[0], not long[1], not long[2], -item.path.stat().st_size  # a large file's tests take long, too
 
+    for item in items:
+        if item.path.name in LONG:
+            item.add_marker(pytest.mark.long)
     items.sort(key=turn)
     _leave_out(config, items)
 
