@@ -55,7 +55,7 @@ RUN_BY = {
     ),
     "rm -r service/counter tests/counter migrations/versions/*.py loadtests/*/": YOURS,
     'alembic revision --autogenerate -m "first tables"': YOURS,
-    "apt-get install --yes mariadb-server": "run::need_servers",
+    "apt-get install --yes mariadb-server": "deploy/native/common.sh::need_servers",
     "mariadb": "tests/test_readme.py::test_the_sql_of_the_readme_makes_a_database_for_both_users",
 }
 

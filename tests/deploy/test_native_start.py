@@ -155,8 +155,9 @@ def theirs() -> Iterator[Path]:
         pytest.skip("needs root, who can become somebody without rights")
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o755)
-        for name in "run", "requirements/native.txt", "requirements/dev.txt":
-            shutil.copy(ROOT / name, directory)
+        shutil.copy(ROOT / "run", directory)
+        shutil.copytree(ROOT / "deploy", Path(directory) / "deploy")
+        shutil.copytree(ROOT / "requirements", Path(directory) / "requirements")
         yield Path(directory)
 
 
@@ -176,7 +177,10 @@ def test_without_the_right_to_install_the_packages_are_named(theirs: Path) -> No
     """In a folder of commands without a Python, since everything else may be installed here already."""
     commands = theirs / "commands"
     commands.mkdir()
-    for name in "bash", "env", "dirname", "id", "mkdir", "flock", "cmp", "rm", "sed", "cut", "grep", "true", "apt-get":
+    for name in (
+        *("bash", "env", "dirname", "id", "mkdir", "flock", "cmp", "rm", "sed", "cut", "grep", "sort", "true"),
+        "apt-get",
+    ):
         (commands / name).symlink_to(shutil.which(name) or "")
     (theirs / ".run").mkdir()
     os.chown(theirs / ".run", 65534, 65534)
