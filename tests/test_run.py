@@ -65,6 +65,13 @@ def test_a_larger_set_of_requirements_holds_the_smaller_with_the_same_versions()
     assert sets[0] < sets[1] < sets[2]
 
 
+def test_audit_can_read_all_pins() -> None:
+    ended = run("audit", "--dry-run")
+    assert ended.returncode == 0, ended.stderr
+    assert "-- requirements/production.txt" in ended.stdout
+    assert "have audited" in ended.stderr
+
+
 @pytest.mark.nginx
 def test_nginx_takes_its_configuration_with_the_default_settings() -> None:
     assert run("check-nginx").returncode == 0
