@@ -130,7 +130,7 @@ def bundle(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "run", tmp_path)
     shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
     (tmp_path / "requirements").mkdir()
-    for name in "native", "dev", "benchmarks":
+    for name in "native", "dev":
         (tmp_path / f"requirements/{name}.txt").write_text(f"# {name}\n")
     (tmp_path / "python").write_text(QUICK)
     (tmp_path / "python").chmod(0o755)
@@ -149,11 +149,10 @@ def test_a_larger_set_is_added_to_a_smaller_and_serves_for_it(bundle: Path) -> N
     assert "requirements/native.txt" in install(bundle, "native")
     kept = bundle / ".venv/kept"
     kept.touch()
-    assert "requirements/benchmarks.txt" in install(bundle, "benchmarks")
-    for smaller in "native", "dev":
-        assert install(bundle, smaller) == ""
+    assert install(bundle) == ""  # by default what it holds
+    assert "requirements/dev.txt" in install(bundle, "dev")
+    assert install(bundle, "native") == install(bundle) == ""
     assert kept.exists()
-    assert install(bundle) == ""  # of the set that it holds
 
 
 def test_an_environment_is_made_again_for_other_requirements_a_python_that_is_gone_or_when_told_to(
@@ -176,7 +175,7 @@ def test_an_environment_is_made_again_for_other_requirements_a_python_that_is_go
 def test_a_set_that_is_none_is_told(bundle: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError) as error:
         install(bundle, "everything")
-    assert error.value.stderr == "run: There is no set of requirements everything: there are native dev benchmarks.\n"
+    assert error.value.stderr == "run: There is no set of requirements everything: there are native and dev.\n"
 
 
 def test_an_environment_from_which_something_runs_is_not_removed(bundle: Path) -> None:
