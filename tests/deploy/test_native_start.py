@@ -140,7 +140,7 @@ def test_lost_secrets_beside_kept_data_are_told_and_made_anew_only_when_told_to(
 
 
 def test_without_anything_that_runs_a_task_that_looks_at_it_says_how_to_start_it(fresh: Installation) -> None:
-    for task in "logs", "shell", "db", "migrate":
+    for task in "logs", "quart", "shell", "db", "migrate":
         said = fresh.run("./run", task, COMPOSE_PROJECT_NAME=f"tally-test-{free_port()}")
         assert said.stdout == (
             "run: Nothing runs here: start it with ./run up or docker-compose -f docker-compose.prod.yml up.\n"
