@@ -47,7 +47,7 @@ def test_up_takes_no_arguments() -> None:
     assert ended.stderr.startswith("run: up takes no arguments")
 
 
-@pytest.mark.parametrize("name", ["production", "native", "dev"])
+@pytest.mark.parametrize("name", ["production", "native", "dev", "audit"])
 def test_every_requirement_is_pinned_once_with_hashes_and_without_an_address(name: str) -> None:
     pins = (ROOT / f"requirements/{name}.txt").read_text()
     assert "://" not in pins
