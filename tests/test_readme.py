@@ -39,6 +39,9 @@ RUN_BY = {
     ),
     "./run logs": "tests/deploy/test_native.py::test_logs_follows_every_programs_log",
     "./run shell": "tests/deploy/test_native.py::test_shell_is_a_python_shell_in_the_application",
+    "./run quart --help": (
+        "tests/deploy/test_native.py::test_quart_runs_a_command_of_the_applications_with_the_settings_of_what_runs"
+    ),
     "./run db": "tests/deploy/test_native.py::test_db_is_a_client_of_the_database_as_the_services_user",
     "docker-compose -f docker-compose.prod.yml -f deploy/compose.dev.yml up": (
         "tests/deploy/test_compose_overrides.py::test_development_reloads_what_changes_and_runs_the_tests_inside"
@@ -55,7 +58,7 @@ RUN_BY = {
     ),
     "rm -r service/counter tests/counter migrations/versions/*.py loadtests/*/": YOURS,
     'alembic revision --autogenerate -m "first tables"': YOURS,
-    "apt-get install --yes mariadb-server": "run::need_servers",
+    "apt-get install --yes mariadb-server": "deploy/native/common.sh::need_servers",
     "mariadb": "tests/test_readme.py::test_the_sql_of_the_readme_makes_a_database_for_both_users",
 }
 

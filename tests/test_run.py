@@ -19,7 +19,7 @@ def test_alone_and_with_help_it_lists_every_task_with_what_it_does(tmp_path: Pat
     assert listed.returncode == 0
     assert run("help").stdout == listed.stdout
     tasks = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
-    assert {"up", "test", "lint", "format", "lock", "logs", "shell", "db", "migrate", "secrets", "load", "help"} <= {
+    assert {"up", "install", "test", "lint", "lock", "logs", "quart", "shell", "db", "migrate", "load", "help"} <= {
         task for _, task, _ in tasks
     }
     assert all(what for _, _, what in tasks)
@@ -32,13 +32,22 @@ def test_what_is_no_task_is_told(task: str) -> None:
     assert ended.stderr == f"run: There is no task {task}; ./run lists them.\n"
 
 
+@pytest.mark.parametrize(
+    ("task", "now"), [("tokens", "quart tokens"), ("receipts", "quart receipts"), ("speed", "bench")]
+)
+def test_a_task_of_an_earlier_version_is_answered_by_its_name_of_today(task: str, now: str) -> None:
+    ended = run(task, "--help")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == f"run: ./run {task} is ./run {now} now.\n"
+
+
 def test_up_takes_no_arguments() -> None:
     ended = run("up", "--detach")
     assert ended.returncode == 1
     assert ended.stderr.startswith("run: up takes no arguments")
 
 
-@pytest.mark.parametrize("name", ["production", "native", "dev"])
+@pytest.mark.parametrize("name", ["production", "native", "dev", "audit"])
 def test_every_requirement_is_pinned_once_with_hashes_and_without_an_address(name: str) -> None:
     pins = (ROOT / f"requirements/{name}.txt").read_text()
     assert "://" not in pins
@@ -54,6 +63,13 @@ def test_a_larger_set_of_requirements_holds_the_smaller_with_the_same_versions()
         for name in ("production", "native", "dev")
     ]
     assert sets[0] < sets[1] < sets[2]
+
+
+def test_audit_can_read_all_pins() -> None:
+    ended = run("audit", "--dry-run")
+    assert ended.returncode == 0, ended.stderr
+    assert "-- requirements/production.txt" in ended.stdout
+    assert "have audited" in ended.stderr
 
 
 @pytest.mark.nginx

@@ -1,8 +1,6 @@
-"""Says whether a program can listen on a port, and finds a free one.
+"""Says whether a program can listen on a port: fails with the system's reason if not. Alone, prints a free port."""
 
-`port.py ADDRESS PORT` fails with the system's reason if nobody can; `port.py` alone prints a free port of 127.0.0.1.
-"""
-
+import argparse
 import random
 import socket
 import sys
@@ -29,11 +27,19 @@ def free_port() -> int:
         return port
 
 
-if __name__ == "__main__":
-    if len(sys.argv) == 1:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("address", nargs="?", help="127.0.0.1, for one")
+    parser.add_argument("port", nargs="?")
+    arguments = parser.parse_args()
+    if arguments.port is None:
         print(free_port())
-    else:
-        try:
-            listen(sys.argv[1], int(sys.argv[2]))
-        except (OSError, ValueError, OverflowError) as error:
-            sys.exit(getattr(error, "strerror", None) or str(error))
+        return
+    try:
+        listen(arguments.address, int(arguments.port))
+    except (OSError, ValueError, OverflowError) as error:
+        sys.exit(getattr(error, "strerror", None) or str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -4,10 +4,10 @@ A program that ends meanwhile fails the start at once, although the supervisor w
 the start is a setting or a file, and the log's end says which.
 """
 
+import argparse
 import http.client
 import json
 import re
-import sys
 import time
 from pathlib import Path
 
@@ -15,7 +15,7 @@ LIMIT = 60.0  # seconds
 LOGS = Path(".run/logs")
 
 
-def main(service_port: int, nginx_address: str, nginx_port: int, logged: int) -> None:
+def wait_until_ready(service_port: int, nginx_address: str, nginx_port: int, logged: int) -> None:
     """`logged`: the bytes that supervisord.log had before this start. Raises SystemExit with what is wrong."""
     end = time.monotonic() + LIMIT
     while True:
@@ -63,5 +63,15 @@ def _log_end(name: str) -> str:
     return "\n".join([f"The end of {path}:", *lines])
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("service_port", type=int, help="where Hypercorn listens on 127.0.0.1")
+    parser.add_argument("nginx_address")
+    parser.add_argument("nginx_port", type=int)
+    parser.add_argument("--logged", type=int, default=0, metavar="BYTES", help="of supervisord.log before this start")
+    arguments = parser.parse_args()
+    wait_until_ready(arguments.service_port, arguments.nginx_address, arguments.nginx_port, arguments.logged)
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    main()

@@ -36,8 +36,8 @@ def test_migrate_is_alembic_in_the_jobs_container(stack: Stack) -> None:
     assert "(head)" in run(stack, "migrate", "current")
 
 
-def test_tokens_makes_a_token_in_a_replica(stack: Stack) -> None:
-    (token,) = run(stack, "tokens", "make", "someone", "--scope", "count").split()
+def test_quart_runs_a_command_of_the_applications_in_a_replica(stack: Stack) -> None:
+    (token,) = run(stack, "quart", "tokens", "make", "someone", "--scope", "count").split()
     assert len(token) >= 43
 
 

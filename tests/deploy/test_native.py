@@ -101,6 +101,13 @@ def test_shell_is_a_python_shell_in_the_application(running: Installation) -> No
     assert "it is service" in shell.stdout
 
 
+def test_quart_runs_a_command_of_the_applications_with_the_settings_of_what_runs(running: Installation) -> None:
+    made = running.run("./run", "quart", "tokens", "make", "someone", "--scope", "count")
+    assert made.returncode == 0, made.stdout
+    assert "someone count " in made.stdout
+    assert "routes" in running.run("./run", "quart", "--help").stdout
+
+
 def test_db_is_a_client_of_the_database_as_the_services_user(running: Installation) -> None:
     client = running.run("./run", "db", "-N", given="SELECT DATABASE(), CURRENT_USER()")
     assert client.stdout.split() == ["tally", "tally@%"]

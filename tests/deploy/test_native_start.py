@@ -141,7 +141,7 @@ def test_lost_secrets_beside_kept_data_are_told_and_made_anew_only_when_told_to(
 
 
 def test_without_anything_that_runs_a_task_that_looks_at_it_says_how_to_start_it(fresh: Installation) -> None:
-    for task in "logs", "shell", "db", "migrate":
+    for task in "logs", "quart", "shell", "db", "migrate":
         said = fresh.run("./run", task, COMPOSE_PROJECT_NAME=f"tally-test-{free_port()}")
         assert said.stdout == (
             "run: Nothing runs here: start it with ./run up or docker-compose -f docker-compose.prod.yml up.\n"
@@ -156,8 +156,9 @@ def theirs() -> Iterator[Path]:
         pytest.skip("needs root, who can become somebody without rights")
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o755)
-        for name in "run", "requirements/native.txt", "requirements/dev.txt":
-            shutil.copy(ROOT / name, directory)
+        shutil.copy(ROOT / "run", directory)
+        shutil.copytree(ROOT / "deploy", Path(directory) / "deploy")
+        shutil.copytree(ROOT / "requirements", Path(directory) / "requirements")
         yield Path(directory)
 
 
@@ -177,7 +178,10 @@ def test_without_the_right_to_install_the_packages_are_named(theirs: Path) -> No
     """In a folder of commands without a Python, since everything else may be installed here already."""
     commands = theirs / "commands"
     commands.mkdir()
-    for name in "bash", "env", "dirname", "id", "mkdir", "flock", "cmp", "rm", "sed", "cut", "grep", "true", "apt-get":
+    for name in (
+        *("bash", "env", "dirname", "id", "mkdir", "flock", "cmp", "rm", "sed", "cut", "grep", "sort", "true"),
+        "apt-get",
+    ):
         (commands / name).symlink_to(shutil.which(name) or "")
     (theirs / ".run").mkdir()
     os.chown(theirs / ".run", 65534, 65534)

@@ -120,7 +120,15 @@ def test_the_example_names_every_setting_with_its_default_and_no_other(monkeypat
         "MIGRATION_DB_USERNAME_FILE",
     }
     elsewhere = {"QUART_APP", "MYSQL_ROOT_PASSWORD", "HTTP_ADDRESS", "HTTP_PORT", "TRUSTED_BALANCERS"}
-    elsewhere |= {"RATE_LIMIT", "RATE_LIMIT_BURST", "WEB_REPLICAS", "IMAGE_NAME", "IMAGE_TAG", "WEB_PORT"}
+    elsewhere |= {
+        "RATE_LIMIT",
+        "RATE_LIMIT_BURST",
+        "WEB_REPLICAS",
+        "IMAGE_NAME",
+        "IMAGE_TAG",
+        "WEB_PORT",
+        "DEBUGGER_PORT",
+    }
     assert set(documented()) == read | {"MIGRATION_DB_PASSWORD"} | elsewhere
     before = load_settings()
     for name, value in re.findall(r"^#([A-Z_]+)=(.+)", (ROOT / ".quartenv.example").read_text(), re.MULTILINE):

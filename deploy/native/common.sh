@@ -1,0 +1,25 @@
+# shellcheck shell=bash
+# What ./run and the scripts of this folder share: sourced in the repository's root, whose tasks they carry out.
+
+# Where Debian keeps nginx and mariadbd, which is not on everyone's PATH.
+PATH=$PATH:/usr/sbin:/sbin
+
+say() { printf -- '-- %s\n' "$*"; }
+
+fail() {
+    printf 'run: %s\n' "$*" >&2
+    exit 1
+}
+
+# Installs what serves here: nginx, MariaDB and its client.
+need_servers() { deploy/native/need nginx=nginx mariadbd=mariadb-server-core mariadb=mariadb-client-core; }
+
+# Makes .run/, which holds all that an installation writes.
+need_folder() {
+    deploy/native/need flock=flock
+    mkdir -p -m 700 .run 2>/dev/null && [ -w .run ] ||
+        fail "$(id -un) cannot write to $PWD/.run: give it to $(id -un), or run this as its owner."
+}
+
+# Whether ./run up runs in this folder: each of its processes holds a lock on that file (deploy/native/program).
+is_up() { [ -e .run/running ] && ! flock -n .run/running true; }
