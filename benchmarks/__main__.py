@@ -13,16 +13,18 @@ from datetime import UTC, datetime
 import psutil
 
 from benchmarks import charts, report
-from benchmarks.measuring import FOREIGN, MeasuringError, Run, by_arrivals, by_wrk
+from benchmarks.measuring import run_arrivals, run_wrk
 from benchmarks.report import Results, load, ratio, render
-from benchmarks.servers import say, servers
+from benchmarks.servers import servers
 from benchmarks.suites import SUITES, Arriving, Candidate, Closed, Suite
 from harness.environments import NotInstalled
 from harness.machine import interrupt_at_any_signal, machine, raise_descriptors, software
+from loadtests.measuring import FOREIGN_LIMIT, MeasuringError, Run
+from loadtests.servers import say
 from service.platform.settings import ROOT
 
 REPEATED = 2
-"""How often a run is repeated in which others took more than FOREIGN."""
+"""How often a run is repeated in which others took more than FOREIGN_LIMIT."""
 
 BUSY = 50
 """The per cent of the processors' time before the first run from which on nothing is begun."""
@@ -158,7 +160,7 @@ def measure(
     """Yields the runs, round after round; `failures` gets why there is none."""
     session = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}"
     for one in candidates.values():
-        by_wrk(one, addresses[one.server], 64, 1, number="warm")
+        run_wrk(one, addresses[one.server], 64, 1, number="warm")
     for number in range(1, suite.rounds + 1):
         say(f"round {number}/{suite.rounds}")
         parts: list[Closed | Arriving] = [*suite.plan, *(suite.arriving if number <= ARRIVING_ROUNDS else ())]
@@ -178,11 +180,11 @@ def undisturbed(
     """Returns a run in which others took little of the machine, or the last of a few where none was so."""
     for _ in range(1 + repeated):
         if isinstance(part, Closed):
-            run = by_wrk(one, url, part.connections, seconds, number=in_round)
+            run = run_wrk(one, url, part.connections, seconds, number=in_round)
         else:
-            run = by_arrivals(one, url, part.rate, seconds, in_round)
+            run = run_arrivals(one, url, part.rate, seconds, in_round)
         say(describe(run))
-        if run.foreign <= FOREIGN:
+        if run.foreign <= FOREIGN_LIMIT:
             break
         say(f"  others took {run.foreign:.0%} of the processors' time")
     return run
@@ -197,11 +199,11 @@ def conclude(given: argparse.Namespace, suite: Suite, results: Results, status: 
     """Prints the report, and writes it unless it is a part or the machine was too noisy."""
     if not results.runs:
         return status
-    disturbed = sum(run.foreign > FOREIGN for run in results.runs) / len(results.runs)
+    disturbed = sum(run.foreign > FOREIGN_LIMIT for run in results.runs) / len(results.runs)
     if disturbed > NOISY and not given.despite_noise:
         say(
-            f"The machine was too noisy to compare: in {disturbed:.0%} of the runs others took more than {FOREIGN:.0%} "
-            f"of the processors' time. Measure again when it is quieter; {where}."
+            f"The machine was too noisy to compare: in {disturbed:.0%} of the runs others took more than "
+            f"{FOREIGN_LIMIT:.0%} of the processors' time. Measure again when it is quieter; {where}."
         )
         return status or UNFIT
     print(render(results))
@@ -217,7 +219,7 @@ def conclude(given: argparse.Namespace, suite: Suite, results: Results, status: 
     for claim in suite.claims:
         found = ratio(results, claim)
         if found is not None and found.verdict:
-            print(f"{claim.of} / {claim.to}: {found.median:.2f}, asked for {claim.wanted:g}: {found.verdict}")
+            print(f"{claim.of} / {claim.to}: {found.median:.2f}, target {claim.target:g}: {found.verdict}")
     steady = [run.rate for run in results.runs if run.candidate == suite.steady and run.connections == 256]
     if steady:
         spread = (max(steady) - min(steady)) / statistics.median(steady)

@@ -2,15 +2,14 @@
 
 import os
 import random
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from quart import Quart, Response, current_app
 from sqlalchemy import bindparam, func, text, update
 from sqlalchemy.dialects.mysql import insert
 
-from service import create_app
-from service.counter import sessions
+from loadtests.proof import slow_database
 from service.counter.tables import counter
 from service.platform import logs
 from service.platform.app import App
@@ -23,12 +22,10 @@ POOL_SIZE = int(os.environ.get("POOL_SIZE", "2"))
 """Connections of each worker for transactions of one request: two, since all want the same row, and more wait for it in
 the database."""
 
-SLOW = float(os.environ.get("SLOW_DATABASE", "0"))
-"""Seconds that each transaction that counts takes longer. It sleeps before it locks anything, which is the best case
-for those whose transactions serve one request each."""
-
 _ADD_ONE = (
-    update(counter).where(counter.c.name == bindparam("of")).values(count=func.last_insert_id(counter.c.count + 1))
+    update(counter)
+    .where(counter.c.name == bindparam("counter_name"))
+    .values(count=func.last_insert_id(counter.c.count + 1))
 )
 _SLEEP = text("SELECT SLEEP(:seconds)")
 _CREATE = insert(counter).values(count=0).prefix_with("IGNORE")
@@ -43,21 +40,13 @@ def page(number: int) -> Response:
 async def count_alone(name: str) -> int:
     """Counts in a transaction of its own, as most write it."""
     async with current_app.extensions["alone"].begin() as connection:
-        if SLOW:
-            await connection.execute(_SLEEP, {"seconds": SLOW})
-        result = await connection.execute(_ADD_ONE, {"of": name})
+        if slow_database.SLOW:
+            await connection.execute(_SLEEP, {"seconds": slow_database.SLOW})
+        result = await connection.execute(_ADD_ONE, {"counter_name": name})
         if result.rowcount == 1:
             return int(result.lastrowid)
         await connection.execute(_CREATE, {"name": name})
     return await count_alone(name)
-
-
-class SlowSession(sessions.Session):
-    """A lane's session on a slow database."""
-
-    async def count(self, counter_id: int, hits: int, parts: Iterable[sessions.Part]) -> int | None:
-        await self._run(f"DO SLEEP({SLOW})")
-        return await super().count(counter_id, hits, parts)
 
 
 def any_counter() -> str:
@@ -66,10 +55,8 @@ def any_counter() -> str:
 
 def make() -> App:
     """The service with more routes: the same without a database, one transaction a request, and many counters."""
-    if SLOW:
-        sessions.Session = SlowSession  # type: ignore[misc]
     settings = load_settings()
-    app = create_app(settings)
+    app = slow_database.make()
 
     @app.while_serving
     async def engine_for_one_transaction_a_request() -> AsyncGenerator[None]:

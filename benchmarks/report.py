@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from benchmarks.measuring import Run
 from benchmarks.suites import SUITES, Claim, Suite
+from loadtests.measuring import Run
 
 FOLDER = Path(__file__).parent
 RESULTS, CHARTS, KEPT = FOLDER / "RESULTS.md", FOLDER / "charts", FOLDER / "results"
@@ -66,10 +66,10 @@ class Ratio:
 
     @property
     def verdict(self) -> str:
-        if not self.claim.wanted:
+        if not self.claim.target:
             return ""
-        covered = ", but the rounds cover the bound" if self.lowest < self.claim.wanted < self.highest else ""
-        return ("reached" if self.median >= self.claim.wanted else "not reached") + covered
+        covered = ", but the rounds cover the bound" if self.lowest < self.claim.target < self.highest else ""
+        return ("reached" if self.median >= self.claim.target else "not reached") + covered
 
 
 def ratio(results: Results, claim: Claim) -> Ratio | None:
@@ -117,16 +117,16 @@ def write(machine: str) -> None:
 def _ratios(results: Results, suite: Suite) -> Iterator[str]:
     yield from (
         "",
-        "| ratio of rates | connections | median | lowest | highest | asked for | p99, ratio | |",
+        "| ratio of rates | connections | median | lowest | highest | target | p99, ratio | |",
         "|---|---|---|---|---|---|---|---|",
     )
     for claim in suite.claims:
         found = ratio(results, claim)
         if found is not None:
-            wanted = f"≥ {claim.wanted:g}" if claim.wanted else ""
+            target = f"≥ {claim.target:g}" if claim.target else ""
             yield (
                 f"| {claim.of} / {claim.to} | {claim.connections} | **{found.median:.2f}** | {found.lowest:.2f} | "
-                f"{found.highest:.2f} | {wanted} | {found.tails:.2f} | {found.verdict} |"
+                f"{found.highest:.2f} | {target} | {found.tails:.2f} | {found.verdict} |"
             )
 
 
