@@ -126,7 +126,7 @@ def test_a_ratio_is_taken_within_rounds_and_has_a_verdict() -> None:
     assert found.verdict == "not reached"
 
 
-def test_results_of_another_machine_are_kept_and_never_mixed(folder: Path) -> None:
+def test_results_of_two_machines_are_kept_apart(folder: Path) -> None:
     for machine, rate in ("one machine", 1111), ("another machine", 2222):
         results(run(TALLY, rate, 1), machine=machine).save()
     report.write("another machine")
