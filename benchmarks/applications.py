@@ -1,4 +1,4 @@
-"""What the counter is compared with, each as an application for Hypercorn."""
+"""Applications for Hypercorn that the counter is compared with."""
 
 import os
 import random
@@ -19,8 +19,8 @@ from service.platform.settings import load_settings
 COUNTERS = 1_000
 
 POOL_SIZE = int(os.environ.get("POOL_SIZE", "2"))
-"""Connections of each worker for transactions of one request: two, since all want the same row, and more wait for it in
-the database."""
+"""Connections of each worker for transactions of one request: two, since all update the same row and more would only
+wait for it in the database."""
 
 _ADD_ONE = (
     update(counter)
@@ -32,13 +32,13 @@ _CREATE = insert(counter).values(count=0).prefix_with("IGNORE")
 
 
 def page(number: int) -> Response:
-    """The counter's own answer."""
+    """Returns the answer of the counter's page."""
     body = f"<h1>Counter: {number}</h1>"
     return Response(body, content_type="text/html; charset=utf-8", headers={"Cache-Control": "no-store"})
 
 
 async def count_alone(name: str) -> int:
-    """Counts in a transaction of its own, as most write it."""
+    """Counts in a transaction of its own, the usual way; returns the number."""
     async with current_app.extensions["alone"].begin() as connection:
         if slow_database.SLOW:
             await connection.execute(_SLEEP, {"seconds": slow_database.SLOW})
@@ -54,7 +54,7 @@ def any_counter() -> str:
 
 
 def make() -> App:
-    """The service with more routes: the same without a database, one transaction a request, and many counters."""
+    """Returns the service with more routes: without a database, one transaction a request, many counters."""
     settings = load_settings()
     app = slow_database.make()
 
@@ -94,7 +94,7 @@ async def hello() -> str:
 
 
 async def bare_asgi(scope: Any, receive: Any, send: Any) -> None:
-    """What Hypercorn itself costs."""
+    """Answers with Hypercorn alone."""
     if scope["type"] == "lifespan":
         while (await receive())["type"] != "lifespan.shutdown":
             await send({"type": "lifespan.startup.complete"})

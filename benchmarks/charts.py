@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from benchmarks import report, suites
 from benchmarks.report import Results, median_rate
-from loadtests.charts import Points
-from loadtests.charts import draw as draw_chart
+from loadtests.proof.charts import Points
+from loadtests.proof.charts import draw as draw_chart
 from loadtests.proof.stacks import TALLY
 
 STYLES = {name: number for number, name in enumerate(suites.ALL)}

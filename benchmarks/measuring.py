@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.suites import Candidate
-from loadtests.measuring import MeasuringError, ProcessorClock, Run, run_locust
+from loadtests.proof.measuring import MeasuringError, ProcessorClock, Run, run_locust
 
 REPORT = Path(__file__).with_name("report.lua")
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from benchmarks.suites import SUITES, Claim, Suite
-from loadtests.measuring import Run
+from loadtests.proof.measuring import Run
 
 FOLDER = Path(__file__).parent
 RESULTS, CHARTS, KEPT = FOLDER / "RESULTS.md", FOLDER / "charts", FOLDER / "results"

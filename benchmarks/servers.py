@@ -12,7 +12,7 @@ from benchmarks.suites import SERVERS, Server
 from harness.databases import Database
 from harness.environments import serving
 from harness.processes import Hypercorn, free_port, stop, wait_until
-from loadtests.servers import application, database_server, environment_of, migrated_database, say
+from loadtests.proof.servers import application, database_server, environment_of, migrated_database, say
 from service.platform.settings import ROOT
 
 FIXED = """pid nginx.pid; error_log stderr; daemon off; worker_processes auto;

@@ -46,6 +46,8 @@ class Proxy:
     cuts: list[Cut] = field(default_factory=list)
     open: int = 0
     held: list[tuple[bytes, asyncio.StreamWriter]] = field(default_factory=list)
+    writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    """To the server, of the connections that are open."""
 
     def release(self) -> None:
         """Hands on what was held back, if the server still takes it."""
@@ -58,6 +60,11 @@ class Proxy:
             asyncio.get_running_loop().call_later(self.delay, do)
         else:
             do()
+
+    def close(self, writer: asyncio.StreamWriter) -> None:
+        """Ends a connection to the server."""
+        self.writers.discard(writer)
+        writer.close()
 
     def _matches(self, packet: bytes, logged_in: bool) -> bool:
         if not self.cuts:
@@ -90,15 +97,16 @@ async def proxy(to: int, *, port: int = 0, delay: float = 0.0) -> AsyncIterator[
         yield here
     finally:
         server.close()
-        for _, writer in here.held:
-            writer.close()
         for task in connections:
             task.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
+        for writer in here.writers.copy():
+            here.close(writer)
 
 
 async def _serve(here: Proxy, to: int, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
     server, to_server = await asyncio.open_connection("127.0.0.1", to)
+    here.writers.add(to_server)
     answers = asyncio.create_task(_forward(here, server, to_client))
     logged_in = keep = False
     try:
@@ -116,7 +124,7 @@ async def _serve(here: Proxy, to: int, client: asyncio.StreamReader, to_client: 
     finally:
         answers.cancel()
         if not keep:
-            here.later(to_server.close)
+            here.later(partial(here.close, to_server))
 
 
 async def _cut(

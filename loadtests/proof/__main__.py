@@ -15,10 +15,10 @@ from typing import NamedTuple
 from harness.databases import DatabaseServer
 from harness.environments import NotInstalled, Stack, serving
 from harness.machine import interrupt_at_any_signal, raise_descriptors
-from loadtests import charts
-from loadtests.measuring import FOREIGN_LIMIT, MeasuringError, Run, run_users
+from loadtests.proof import charts
+from loadtests.proof.measuring import FOREIGN_LIMIT, MeasuringError, Run, run_users
+from loadtests.proof.servers import application, database_server, environment_of, migrated_database, say
 from loadtests.proof.stacks import FLASK_PATCH, FLASK_PATCH_STACK, SLOW, SLOW_POOL, TALLY, on_slow_database
-from loadtests.servers import application, database_server, environment_of, migrated_database, say
 from service.platform.settings import ROOT
 
 USERS = 1, 5, 20, 50, 100, 200, 500

@@ -19,7 +19,7 @@ from benchmarks.__main__ import UNFIT, conclude, parse
 from benchmarks.report import Results, ratio, render
 from benchmarks.suites import CEILING, STACKS, SUITES, Arriving
 from harness.processes import wait_until
-from loadtests.measuring import Run
+from loadtests.proof.measuring import Run
 from loadtests.proof.stacks import FLASK_PATCH, TALLY, on_slow_database
 from service.platform.settings import ROOT
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.databases import Database
-from loadtests.measuring import Run
 from loadtests.proof.__main__ import COMPARED, table
+from loadtests.proof.measuring import Run
 from loadtests.proof.stacks import FLASK_PATCH, FLASK_PATCH_STACK, TALLY
 from service.platform.settings import ROOT
 from tests.loadtests.other_stacks import check_counts_each_hit_once, check_is_pinned, check_sleeps_with_no_lock_held

@@ -1,4 +1,4 @@
-"""Line charts as SVG, drawn by loadtests/plot.py in an environment of its own: only charts need matplotlib."""
+"""Line charts as SVG, drawn by loadtests/proof/plot.py in an environment of its own: only charts need matplotlib."""
 
 import json
 import subprocess

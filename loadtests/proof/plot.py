@@ -1,4 +1,4 @@
-"""Draws one line chart, which standard input describes as loadtests/charts.py writes it.
+"""Draws one line chart, which standard input describes as loadtests/proof/charts.py writes it.
 
 SVG without a background, in colours that can be read on light and on dark ones.
 """
