@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from harness.processes import Hypercorn
+from harness.processes import Hypercorn, free_port
 from service.platform.settings import ROOT
 
 FOLDER = "loadtests/scenarios"
@@ -26,6 +26,9 @@ def command(scenario: str, url: str, *options: str) -> list[str]:
     """Returns the command of a headless run of ten users, for correctness alone unless told otherwise."""
     own = [] if "--thresholds" in options else ["--thresholds", "none"]
     users = [] if "--users" in options else ["--users", "10", "--spawn-rate", "100"]
+    # For --processes: their master's own port, since other tests may run beside this one.
+    port = str(free_port())
+    own += ["--master-bind-port", port, "--master-port", port]
     locustfile = FOLDER if scenario == ALL else f"{FOLDER}/{scenario}.py"
     return [sys.executable, "-m", "locust", "-f", locustfile, "--host", url, "--headless", *users, *own, *options]
 
