@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from quart import Quart, Response, current_app
-from sqlalchemy import bindparam, func, text, update
+from sqlalchemy import bindparam, func, update
 from sqlalchemy.dialects.mysql import insert
 
 from loadtests.proof import slow_database
@@ -27,7 +27,6 @@ _ADD_ONE = (
     .where(counter.c.name == bindparam("counter_name"))
     .values(count=func.last_insert_id(counter.c.count + 1))
 )
-_SLEEP = text("SELECT SLEEP(:seconds)")
 _CREATE = insert(counter).values(count=0).prefix_with("IGNORE")
 
 
@@ -40,8 +39,6 @@ def page(number: int) -> Response:
 async def count_alone(name: str) -> int:
     """Counts in a transaction of its own, the usual way; returns the number."""
     async with current_app.extensions["alone"].begin() as connection:
-        if slow_database.SLOW:
-            await connection.execute(_SLEEP, {"seconds": slow_database.SLOW})
         result = await connection.execute(_ADD_ONE, {"counter_name": name})
         if result.rowcount == 1:
             return int(result.lastrowid)

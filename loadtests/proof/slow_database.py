@@ -4,27 +4,32 @@ A transaction sleeps before it locks anything, which is the best case for stacks
 """
 
 import os
-from collections.abc import Iterable
+from typing import Any
+
+import aiomysql
 
 from service import create_app
-from service.counter import sessions
 from service.platform.app import App
 from service.platform.settings import load_settings
 
 SLOW = float(os.environ.get("SLOW_DATABASE", "0"))
 """Seconds that each transaction that counts takes longer."""
 
+COUNTS = "UPDATE counter SET"
+"""The statement of a transaction that counts."""
 
-class SlowSession(sessions.Session):
-    """A lane's session on a slow database."""
 
-    async def count(self, counter_id: int, hits: int, parts: Iterable[sessions.Part]) -> int | None:
-        await self._run(f"DO SLEEP({SLOW})")
-        return await super().count(counter_id, hits, parts)
+_execute = aiomysql.Cursor.execute
+
+
+async def _sleep_and_execute(cursor: aiomysql.Cursor, query: str, args: Any = None) -> Any:
+    if COUNTS in query:
+        await _execute(cursor, f"DO SLEEP({SLOW})")
+    return await _execute(cursor, query, args)
 
 
 def make() -> App:
-    """Returns the service; its lanes' transactions take SLOW seconds longer."""
+    """Returns the service; its transactions that count take SLOW seconds longer."""
     if SLOW:
-        sessions.Session = SlowSession  # type: ignore[misc]
+        aiomysql.Cursor.execute = _sleep_and_execute
     return create_app(load_settings())

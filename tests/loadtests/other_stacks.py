@@ -23,13 +23,17 @@ async def check_counts_each_hit_once(stack: Stack, database: Database, environme
 
 def check_sleeps_with_no_lock_held(stack: Stack, database: Database, environment: dict[str, str], log: Path) -> None:
     with serving(stack, environment, workers=1, log=log, slow=2) as url:
-        answers: list[str] = []
-        thread = threading.Thread(target=lambda: answers.append(httpx.get(url, timeout=30).text))
-        thread.start()
-        wait_until(lambda: any("sleep" in (one["Info"] or "").lower() for one in database.processes()))
-        database.execute("UPDATE counter SET count = count + 10 WHERE name = 'page'")  # waits for nobody
-        assert not answers
-        thread.join()
+        check_sleep_holds_no_lock(url, database)
+
+
+def check_sleep_holds_no_lock(url: str, database: Database) -> None:
+    answers: list[str] = []
+    thread = threading.Thread(target=lambda: answers.append(httpx.get(url, timeout=30).text))
+    thread.start()
+    wait_until(lambda: any("sleep" in (one["Info"] or "").lower() for one in database.processes()))
+    database.execute("UPDATE counter SET count = count + 10 WHERE name = 'page'")  # waits for nobody
+    assert not answers
+    thread.join()
     assert answers == ["<h1>Counter: 11</h1>"]
 
 

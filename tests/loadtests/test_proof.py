@@ -9,9 +9,15 @@ import pytest
 from harness.databases import Database
 from loadtests.proof.__main__ import COMPARED, table
 from loadtests.proof.measuring import Run
+from loadtests.proof.servers import application
 from loadtests.proof.stacks import FLASK_PATCH, FLASK_PATCH_STACK, TALLY
 from service.platform.settings import ROOT
-from tests.loadtests.other_stacks import check_counts_each_hit_once, check_is_pinned, check_sleeps_with_no_lock_held
+from tests.loadtests.other_stacks import (
+    check_counts_each_hit_once,
+    check_is_pinned,
+    check_sleep_holds_no_lock,
+    check_sleeps_with_no_lock_held,
+)
 
 pytestmark = [pytest.mark.any_database, pytest.mark.native]
 
@@ -52,3 +58,11 @@ def test_the_slow_database_of_flask_patch_sleeps_with_no_lock_held(
 @pytest.mark.parametrize("name", ["flask_patch", "charts"])
 def test_packages_beside_the_services_are_pinned_with_hashes_and_without_an_address(name: str) -> None:
     check_is_pinned(name)
+
+
+def test_the_slow_database_of_the_service_sleeps_with_no_lock_held(
+    database: Database, environment: dict[str, str], tmp_path: Path
+) -> None:
+    app = "loadtests.proof.slow_database:make()"
+    with application(app, environment, tmp_path / "log", workers=1, slow=2) as url:
+        check_sleep_holds_no_lock(url, database)
