@@ -31,8 +31,8 @@ def test_visitors_send_as_many_hits_as_they_were_told_to_and_find_them_right(
 
 
 def test_every_scenario_may_be_distributed_over_processes(service: Hypercorn) -> None:
-    users = ["--users", "16", "--spawn-rate", "16"]
-    ended = load(ALL, service.url, "--processes", "2", "--run-time", "5s", "--every", "1", *users)
+    users = ["--users", "8", "--spawn-rate", "8"]
+    ended = load(ALL, service.url, "--processes", "2", "--run-time", "6s", "--every", "1", *users)
     assert ended.returncode == 0, ended.stdout
     assert "PASSED" in ended.stdout
     for name in CLASSES:
