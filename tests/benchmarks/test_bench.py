@@ -23,7 +23,7 @@ from loadtests.proof.measuring import Run
 from loadtests.proof.stacks import FLASK_PATCH, TALLY, on_slow_database
 from service.platform.settings import ROOT
 
-BRIEF = ["--rounds", "1", "--seconds", "1", "--connections", "8", "--despite-noise"]
+BRIEF = ["--rounds", "1", "--seconds", "1", "--workers", "1", "--connections", "8", "--despite-noise"]
 
 
 def bench(*options: str) -> "subprocess.CompletedProcess[str]":
@@ -32,8 +32,7 @@ def bench(*options: str) -> "subprocess.CompletedProcess[str]":
 
 @pytest.mark.native
 def test_other_stacks_are_measured_beside_it_with_a_normal_and_a_slow_database() -> None:
-    slow = on_slow_database(FLASK_PATCH)
-    ended = bench(*BRIEF, "--quick", "--only", TALLY, "Tally through nginx", slow)
+    ended = bench(*BRIEF, "--quick", "--only", "Tally through nginx", FLASK_PATCH, on_slow_database(TALLY))
     assert ended.returncode == 0, ended.stderr
     assert len(re.findall(r"^\| .* \| [1-9]\d* \(\d+\) \| 0 \|$", ended.stdout, re.MULTILINE)) == 3, ended.stdout
 
@@ -43,7 +42,7 @@ def benchmark_of_the_counter(log: Path, until: str) -> Iterator[tuple["subproces
     """Begins a long benchmark; when it has printed `until`, gives it and its children, which must end in the block."""
     with log.open("wb") as file:
         command = ["./run", "bench", "counter", "--rounds", "100", "--seconds", "1", "--despite-noise"]
-        command += ["--connections", "64", "--only", "counter", "ceiling"]
+        command += ["--workers", "1", "--connections", "64", "--only", "counter", "ceiling"]
         process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, process_group=0)
     wait_until(lambda: until in log.read_text(), process=process, log=log, limit=100)
     children = psutil.Process(process.pid).children(recursive=True)

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.any_database, pytest.mark.native]
 
 def test_the_proof_ends_with_a_table_of_ratios_and_a_chart(tmp_path: Path) -> None:
     chart = tmp_path / "users.svg"
-    command = ["./run", "load", "--compare", "--users", "4", "--seconds", "2", "--chart", str(chart)]
+    command = ["./run", "load", "--compare", "--workers", "1", "--users", "4", "--seconds", "2", "--chart", str(chart)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert ended.returncode == 0, ended.stderr
     assert re.search(r"^\| 4 \|.*\| \*\*[\d.]+\*\* \| \*\*[\d.]+\*\* \|$", ended.stdout, re.MULTILINE), ended.stdout
