@@ -1,1 +1,1 @@
-"""The benchmark, `./run bench`: what is measured (`suites`), on which servers (`servers`), and the `report`."""
+"""The research instrument, `./run bench`: `suites` of measurements, the `servers` they need, and the `report`."""

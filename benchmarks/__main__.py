@@ -1,4 +1,4 @@
-"""Measures, interleaved, and writes benchmarks/RESULTS.md with its charts: ./run bench --help."""
+"""Measures the candidates in turn, and writes benchmarks/RESULTS.md with its charts: ./run bench --help."""
 
 import argparse
 import json
@@ -13,25 +13,27 @@ from datetime import UTC, datetime
 import psutil
 
 from benchmarks import charts, report
-from benchmarks.measuring import FOREIGN, MeasuringError, Run, by_arrivals, by_wrk
+from benchmarks.measuring import run_arrivals, run_wrk
 from benchmarks.report import Results, load, ratio, render
-from benchmarks.servers import say, servers
+from benchmarks.servers import servers
 from benchmarks.suites import SUITES, Arriving, Candidate, Closed, Suite
 from harness.environments import NotInstalled
 from harness.machine import interrupt_at_any_signal, machine, raise_descriptors, software
+from loadtests.proof.measuring import FOREIGN_LIMIT, MeasuringError, Run
+from loadtests.proof.servers import say
 from service.platform.settings import ROOT
 
-REPEATED = 2
-"""How often a run is repeated in which others took more than FOREIGN."""
+REPETITIONS = 2
+"""How often a disturbed run is repeated, in which other processes took more than FOREIGN_LIMIT."""
 
-BUSY = 50
-"""The per cent of the processors' time before the first run from which on nothing is begun."""
+BUSY_LIMIT = 50
+"""Per cent of the processors' time that other processes may take before the first run."""
 
-NOISY = 0.25
-"""The share of disturbed runs from which on nothing is compared."""
+DISTURBED_LIMIT = 0.25
+"""The share of disturbed runs above which there is no comparison."""
 
 ARRIVING_ROUNDS = 3
-"""Rounds in which requests arrive at fixed rates too: Locust takes long to start."""
+"""Rounds with fixed rates of arrival: Locust is slow to start."""
 
 UNFIT, INTERRUPTED = 2, 130
 """Exit codes: the machine does not allow a comparison; Ctrl-C."""
@@ -52,7 +54,7 @@ def main() -> int:
     journal.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     status = 0
     failures: list[str] = []
-    repeated = 0 if given.despite_noise else REPEATED
+    repeated = 0 if given.despite_noise else REPETITIONS
     try:
         needed = {one.server for one in candidates.values()}
         with (
@@ -82,11 +84,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=positive, help="how long each time")
     parser.add_argument("--workers", type=positive, default=2, help="of each server (2)")
     parser.add_argument("--connections", type=positive, nargs="+", help="only these of the suite's")
-    parser.add_argument("--receipts", type=positive, default=10_000_000, help="how many are many (10,000,000)")
+    parser.add_argument("--receipts", type=positive, default=10_000_000, help="of a counter with many (10,000,000)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these candidates")
-    parser.add_argument("--add", action="store_true", help="add to what is kept of this machine, and leave that")
-    parser.add_argument("--despite-noise", action="store_true", help="measure on a busy machine too, and do not write")
-    parser.add_argument("--no-write", action="store_true", help="leave RESULTS.md, charts and kept results as they are")
+    parser.add_argument("--add", action="store_true", help="add to this machine's kept results")
+    parser.add_argument("--despite-noise", action="store_true", help="measure on a busy machine too, without writing")
+    parser.add_argument("--no-write", action="store_true", help="change neither RESULTS.md, charts nor kept results")
     given = parser.parse_args()
     if given.quick and SUITES[given.suite].quick is None:
         parser.error(f"the suite {given.suite} has no quick form: give --rounds and --seconds")
@@ -108,7 +110,7 @@ def positive(text: str) -> int:
 
 
 def planned(given: argparse.Namespace) -> Suite:
-    """Returns the suite as the options have it."""
+    """Returns the suite with the options applied."""
     suite: Suite = SUITES[given.suite]
     if given.quick and suite.quick is not None:
         suite = suite.quick
@@ -130,12 +132,12 @@ def planned(given: argparse.Namespace) -> Suite:
 
 
 def unfit(suite: Suite, *, despite_noise: bool) -> str | None:
-    """Returns why the machine cannot measure this."""
+    """Returns the reason why the machine cannot measure this, None if it can."""
     most = max(part.connections for part in suite.plan)
     if reason := raise_descriptors(4 * most + 1000):
         return reason
     busy = 0.0 if despite_noise else psutil.cpu_percent(interval=2)
-    if busy > BUSY:
+    if busy > BUSY_LIMIT:
         return f"The machine is busy ({busy:.0f} % of its processors' time): end what else runs, and measure then."
     return None
 
@@ -155,10 +157,10 @@ def begin(given: argparse.Namespace) -> Results:
 def measure(
     suite: Suite, candidates: dict[str, Candidate], addresses: dict[str, str], *, repeated: int, failures: list[str]
 ) -> Iterator[Run]:
-    """Yields the runs, round after round; `failures` gets why there is none."""
+    """Yields the runs, round after round; `failures` gets the reasons for missing ones."""
     session = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}"
     for one in candidates.values():
-        by_wrk(one, addresses[one.server], 64, 1, number="warm")
+        run_wrk(one, addresses[one.server], 64, 1, number="warm")
     for number in range(1, suite.rounds + 1):
         say(f"round {number}/{suite.rounds}")
         parts: list[Closed | Arriving] = [*suite.plan, *(suite.arriving if number <= ARRIVING_ROUNDS else ())]
@@ -175,14 +177,14 @@ def measure(
 def undisturbed(
     one: Candidate, url: str, part: Closed | Arriving, seconds: int, in_round: str, *, repeated: int
 ) -> Run:
-    """Returns a run in which others took little of the machine, or the last of a few where none was so."""
+    """Returns the first run that other processes did not disturb, or the last of 1 + `repeated` disturbed ones."""
     for _ in range(1 + repeated):
         if isinstance(part, Closed):
-            run = by_wrk(one, url, part.connections, seconds, number=in_round)
+            run = run_wrk(one, url, part.connections, seconds, number=in_round)
         else:
-            run = by_arrivals(one, url, part.rate, seconds, in_round)
+            run = run_arrivals(one, url, part.rate, seconds, in_round)
         say(describe(run))
-        if run.foreign <= FOREIGN:
+        if run.foreign <= FOREIGN_LIMIT:
             break
         say(f"  others took {run.foreign:.0%} of the processors' time")
     return run
@@ -197,32 +199,41 @@ def conclude(given: argparse.Namespace, suite: Suite, results: Results, status: 
     """Prints the report, and writes it unless it is a part or the machine was too noisy."""
     if not results.runs:
         return status
-    disturbed = sum(run.foreign > FOREIGN for run in results.runs) / len(results.runs)
-    if disturbed > NOISY and not given.despite_noise:
+    disturbed = sum(run.foreign > FOREIGN_LIMIT for run in results.runs) / len(results.runs)
+    if disturbed > DISTURBED_LIMIT and not given.despite_noise:
         say(
-            f"The machine was too noisy to compare: in {disturbed:.0%} of the runs others took more than {FOREIGN:.0%} "
-            f"of the processors' time. Measure again when it is quieter; {where}."
+            f"The machine was too noisy to compare: in {disturbed:.0%} of the runs others took more than "
+            f"{FOREIGN_LIMIT:.0%} of the processors' time. Measure again when it is quieter; {where}."
         )
         return status or UNFIT
     print(render(results))
     whole = given.only is None and given.connections is None
     if status == 0 and not (given.no_write or given.despite_noise) and (whole or given.add):
         results.save()
-        if suite.charts:
-            charts.draw(results)
         report.write(results.machine)
         say("written: benchmarks/RESULTS.md")
+        status = draw(results) if suite.charts else status
     else:
         say(where)
     for claim in suite.claims:
         found = ratio(results, claim)
         if found is not None and found.verdict:
-            print(f"{claim.of} / {claim.to}: {found.median:.2f}, asked for {claim.wanted:g}: {found.verdict}")
+            print(f"{claim.of} / {claim.to}: {found.median:.2f}, target {claim.target:g}: {found.verdict}")
     steady = [run.rate for run in results.runs if run.candidate == suite.steady and run.connections == 256]
     if steady:
         spread = (max(steady) - min(steady)) / statistics.median(steady)
         print(f"({suite.steady} varied by {spread:.0%} between rounds)")
     return status
+
+
+def draw(results: Results) -> int:
+    """Draws the charts; returns an exit code."""
+    try:
+        charts.draw(results)
+    except NotInstalled as error:
+        say(f"FAILED: {error}")
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,16 +1,15 @@
-"""What the counter is compared with, each as an application for Hypercorn."""
+"""Applications for Hypercorn that the counter is compared with."""
 
 import os
 import random
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from quart import Quart, Response, current_app
-from sqlalchemy import bindparam, func, text, update
+from sqlalchemy import bindparam, func, update
 from sqlalchemy.dialects.mysql import insert
 
-from service import create_app
-from service.counter import sessions
+from loadtests.proof import slow_database
 from service.counter.tables import counter
 from service.platform import logs
 from service.platform.app import App
@@ -20,44 +19,31 @@ from service.platform.settings import load_settings
 COUNTERS = 1_000
 
 POOL_SIZE = int(os.environ.get("POOL_SIZE", "2"))
-"""Connections of each worker for transactions of one request: two, since all want the same row, and more wait for it in
-the database."""
-
-SLOW = float(os.environ.get("SLOW_DATABASE", "0"))
-"""Seconds that each transaction that counts takes longer. It sleeps before it locks anything, which is the best case
-for those whose transactions serve one request each."""
+"""Connections of each worker for transactions of one request: two, since all update the same row and more would only
+wait for it in the database."""
 
 _ADD_ONE = (
-    update(counter).where(counter.c.name == bindparam("of")).values(count=func.last_insert_id(counter.c.count + 1))
+    update(counter)
+    .where(counter.c.name == bindparam("counter_name"))
+    .values(count=func.last_insert_id(counter.c.count + 1))
 )
-_SLEEP = text("SELECT SLEEP(:seconds)")
 _CREATE = insert(counter).values(count=0).prefix_with("IGNORE")
 
 
 def page(number: int) -> Response:
-    """The counter's own answer."""
+    """Returns the answer of the counter's page."""
     body = f"<h1>Counter: {number}</h1>"
     return Response(body, content_type="text/html; charset=utf-8", headers={"Cache-Control": "no-store"})
 
 
 async def count_alone(name: str) -> int:
-    """Counts in a transaction of its own, as most write it."""
+    """Counts in a transaction of its own, the usual way; returns the number."""
     async with current_app.extensions["alone"].begin() as connection:
-        if SLOW:
-            await connection.execute(_SLEEP, {"seconds": SLOW})
-        result = await connection.execute(_ADD_ONE, {"of": name})
+        result = await connection.execute(_ADD_ONE, {"counter_name": name})
         if result.rowcount == 1:
             return int(result.lastrowid)
         await connection.execute(_CREATE, {"name": name})
     return await count_alone(name)
-
-
-class SlowSession(sessions.Session):
-    """A lane's session on a slow database."""
-
-    async def count(self, counter_id: int, hits: int, parts: Iterable[sessions.Part]) -> int | None:
-        await self._run(f"DO SLEEP({SLOW})")
-        return await super().count(counter_id, hits, parts)
 
 
 def any_counter() -> str:
@@ -65,11 +51,9 @@ def any_counter() -> str:
 
 
 def make() -> App:
-    """The service with more routes: the same without a database, one transaction a request, and many counters."""
-    if SLOW:
-        sessions.Session = SlowSession  # type: ignore[misc]
+    """Returns the service with more routes: without a database, one transaction a request, many counters."""
     settings = load_settings()
-    app = create_app(settings)
+    app = slow_database.make()
 
     @app.while_serving
     async def engine_for_one_transaction_a_request() -> AsyncGenerator[None]:
@@ -107,7 +91,7 @@ async def hello() -> str:
 
 
 async def bare_asgi(scope: Any, receive: Any, send: Any) -> None:
-    """What Hypercorn itself costs."""
+    """Answers with Hypercorn alone."""
     if scope["type"] == "lifespan":
         while (await receive())["type"] != "lifespan.shutdown":
             await send({"type": "lifespan.startup.complete"})

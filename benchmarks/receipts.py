@@ -1,4 +1,4 @@
-"""A counter that has given many numbers."""
+"""A counter with many receipts."""
 
 import re
 import sys

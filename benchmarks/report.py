@@ -1,4 +1,4 @@
-"""What was found: kept runs of one machine, their ratios with a verdict on each claim, and RESULTS.md."""
+"""The report: kept runs of one machine, their ratios with a verdict on each claim, and RESULTS.md."""
 
 import json
 import re
@@ -7,17 +7,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from benchmarks.measuring import Run
 from benchmarks.suites import SUITES, Claim, Suite
+from loadtests.proof.measuring import Run
 
 FOLDER = Path(__file__).parent
 RESULTS, CHARTS, KEPT = FOLDER / "RESULTS.md", FOLDER / "charts", FOLDER / "results"
 
 INTRODUCTION = """# Results
 
-Written by `./run bench`. Candidates are measured in turn (A B C A B C), so that what disturbs one disturbs all; a ratio
-is one of rates within a round, and what is told is the median of the rounds with the lowest and the highest. Load
-generator, service and database share the machine. The database is a MariaDB, fully durable (`log_bin`, `sync_binlog=1`,
+Written by `./run bench`. Candidates are measured in turn (A B C A B C), so that what disturbs one disturbs all. A ratio
+compares rates of the same round; the tables show the median of all rounds, with the lowest and the highest. Load
+generator, service and database share the machine. The database is a fully durable MariaDB (`log_bin`, `sync_binlog=1`,
 `innodb_flush_log_at_trx_commit=1`).
 """
 
@@ -39,7 +39,7 @@ class Results:
         return KEPT / re.sub(r"[^a-z0-9]+", "-", self.machine.lower()).strip("-") / f"{self.suite}.json"
 
     def save(self) -> None:
-        """Keeps the results where those of other machines are not."""
+        """Keeps the results, apart from those of other machines."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self.file.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
@@ -66,14 +66,14 @@ class Ratio:
 
     @property
     def verdict(self) -> str:
-        if not self.claim.wanted:
+        if not self.claim.target:
             return ""
-        covered = ", but the rounds cover the bound" if self.lowest < self.claim.wanted < self.highest else ""
-        return ("reached" if self.median >= self.claim.wanted else "not reached") + covered
+        covered = ", but the rounds cover the bound" if self.lowest < self.claim.target < self.highest else ""
+        return ("reached" if self.median >= self.claim.target else "not reached") + covered
 
 
 def ratio(results: Results, claim: Claim) -> Ratio | None:
-    """Returns what was found of a claim, None where nothing was."""
+    """Returns the ratio of a claim, None without runs of both in one round."""
     of, to = (results.of(name, claim.connections) for name in (claim.of, claim.to))
     pairs = [(of[number], to[number]) for number in of if number in to and to[number].rate > 0]
     if not pairs:
@@ -103,9 +103,9 @@ def render(results: Results) -> str:
 
 
 def write(machine: str) -> None:
-    """Writes RESULTS.md out of what is kept of this machine.
+    """Writes RESULTS.md from the kept results of this machine.
 
-    A suite that was not measured here is told as another machine found it, under that one's name; nothing is mixed.
+    A suite that was never measured on it is shown with another machine's results and name; results are never mixed.
     """
     parts = []
     for name in SUITES:
@@ -117,16 +117,16 @@ def write(machine: str) -> None:
 def _ratios(results: Results, suite: Suite) -> Iterator[str]:
     yield from (
         "",
-        "| ratio of rates | connections | median | lowest | highest | asked for | p99, ratio | |",
+        "| ratio of rates | connections | median | lowest | highest | target | p99, ratio | |",
         "|---|---|---|---|---|---|---|---|",
     )
     for claim in suite.claims:
         found = ratio(results, claim)
         if found is not None:
-            wanted = f"≥ {claim.wanted:g}" if claim.wanted else ""
+            target = f"≥ {claim.target:g}" if claim.target else ""
             yield (
                 f"| {claim.of} / {claim.to} | {claim.connections} | **{found.median:.2f}** | {found.lowest:.2f} | "
-                f"{found.highest:.2f} | {wanted} | {found.tails:.2f} | {found.verdict} |"
+                f"{found.highest:.2f} | {target} | {found.tails:.2f} | {found.verdict} |"
             )
 
 
@@ -155,9 +155,9 @@ def _arriving(results: Results, suite: Suite) -> Iterator[str]:
         return
     yield from (
         "",
-        "Latency by rate: requests arrive whether or not earlier ones are answered (Locust's scenario `overload`), and",
-        "latency counts from the time at which each was due. Medians of p50 and p99 in ms; in italics, where less than",
-        "95 % of the arrivals were answered in time:",
+        "Latency by rate: an open loop (Locust's scenario `overload`), with latency counted from the time each request",
+        "was due. Medians of p50 and p99 in ms; in italics, where less than 95 % of the requests were answered during",
+        "the run:",
         "",
         f"| p50 / p99 at requests/s of | {' | '.join(map(str, rates))} |",
         f"|---|{'---|' * len(rates)}",

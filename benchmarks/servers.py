@@ -1,19 +1,18 @@
-"""The servers of a benchmark, on free ports of 127.0.0.1, with a private, fully durable MariaDB; idle until asked."""
+"""The servers of a benchmark: applications, other stacks, nginx; idle until they are measured."""
 
 import os
 import subprocess
 import sys
-import tempfile
-import uuid
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from benchmarks.receipts import fill
 from benchmarks.suites import SERVERS, Server
-from harness.databases import Database, DatabaseServer, new_database, private_mariadb
+from harness.databases import Database
 from harness.environments import serving
-from harness.processes import Hypercorn, free_port, hypercorn, is_ready, stop, wait_until
+from harness.processes import Hypercorn, free_port, stop, wait_until
+from loadtests.proof.servers import application, database_server, environment_of, migrated_database, say
 from service.platform.settings import ROOT
 
 FIXED = """pid nginx.pid; error_log stderr; daemon off; worker_processes auto;
@@ -25,19 +24,11 @@ http {{
 """
 
 
-def say(text: str) -> None:
-    """Tells whoever waits what goes on."""
-    print(text, file=sys.stderr, flush=True)
-
-
 @contextmanager
 def servers(names: Collection[str], *, workers: int, receipts: int, notes: list[str]) -> Iterator[dict[str, str]]:
-    """Starts the servers of SERVERS that are named; the block gets the address of each. `notes` gets what was found."""
+    """Starts the named servers of SERVERS; gives their addresses by name. `notes` gets what the report must say."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tally-bench-")))
-        (folder / "database").mkdir()
-        say("starting a private MariaDB")
-        mariadb = stack.enter_context(private_mariadb(folder / "database", None, "--max-connections=3000"))
+        mariadb, folder = stack.enter_context(database_server())
         addresses: dict[str, str] = {}
         behind = {server.behind for server in map(SERVERS.__getitem__, names) if server.behind}
         for name in sorted({*names, *behind}, key=lambda name: SERVERS[name].behind is not None):
@@ -47,68 +38,52 @@ def servers(names: Collection[str], *, workers: int, receipts: int, notes: list[
                 to = None if server.behind is None else addresses[server.behind]
                 addresses[name] = stack.enter_context(nginx(folder / f"nginx-{name}", to))
                 continue
-            # One each: what still waits of a run is then no one else's load.
-            database = stack.enter_context(migrated(mariadb, workers))
+            # One each: hits that still wait after a run then load no other server.
+            database = stack.enter_context(migrated_database(mariadb))
             if server.full:
                 notes.append(note_on_filling(database, receipts))
-            environment = settings(database, server.workers or workers)
+            environment = environment_of(database, workers=server.workers or workers)
             if server.delay is not None:
                 environment["DB_PORT"] = str(stack.enter_context(delayed(mariadb.port, server.delay)))
             log = folder / f"{name}.log"
-            addresses[name] = stack.enter_context(one(server, environment, log, server.workers or workers))
+            addresses[name] = stack.enter_context(serve(server, environment, log, server.workers or workers))
         yield addresses
 
 
 @contextmanager
-def one(server: Server, environment: dict[str, str], log: Path, workers: int) -> Iterator[str]:
-    """Starts a server and waits until it is ready."""
-    if server.candidate is not None:
-        with serving(
-            server.candidate, environment, workers=workers, log=log, pool=server.pool, slow=server.slow
-        ) as url:
+def serve(server: Server, environment: dict[str, str], log: Path, workers: int) -> Iterator[str]:
+    """Starts an application or another stack; gives its address."""
+    if server.stack is not None:
+        with serving(server.stack, environment, workers=workers, log=log, pool=server.pool, slow=server.slow) as url:
             yield url
         return
-    own = {**environment, "SLOW_DATABASE": str(server.slow)}
-    if server.pool is not None:
-        own["POOL_SIZE"] = str(server.pool)
-    with hypercorn(own, log, app=server.app, workers=workers) as running:
-        if server.app == Server.app:
-            wait_until(lambda: is_ready(running), log=log)
-        yield running.url
+    with application(
+        server.app,
+        environment,
+        log,
+        workers=workers,
+        slow=server.slow,
+        pool=server.pool,
+        has_readiness=server.app == Server.app,
+    ) as url:
+        yield url
 
 
 def note_on_filling(database: Database, receipts: int) -> str:
+    """Fills the database, and returns what the report says of that."""
     size = fill(database, receipts) / receipts * 1e6 / 2**20
     return f"Many receipts are {receipts:,} of one number each; a million of them take {size:.0f} MiB on the disk."
 
 
 @contextmanager
-def migrated(server: DatabaseServer, workers: int) -> Iterator[Database]:
-    with new_database(server) as database:
-        environment = settings(database, workers)
-        subprocess.run(
-            [sys.executable, "-m", "alembic", "upgrade", "head"],
-            cwd=ROOT,
-            env=environment,
-            check=True,
-            capture_output=True,
-        )
-        yield database
-
-
-def settings(database: Database, workers: int) -> dict[str, str]:
-    """Returns the environment of a server."""
-    own = {"SECRET_KEY": uuid.uuid4().hex, "WORKERS": str(workers), "PYTHON_DOTENV_DISABLED": "1"}
-    return {**os.environ, **database.environment, **own}
-
-
-@contextmanager
 def delayed(to: int, delay: float) -> Iterator[int]:
-    """Starts the delaying proxy; the block gets its port."""
+    """Starts a proxy that delays all data by so many seconds each way; gives its port once it accepts."""
     port = free_port()
     options = ["--port", str(port), "--to", str(to), "--delay", str(delay)]
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.delay", *options], cwd=ROOT)
+    process = subprocess.Popen([sys.executable, "-m", "harness.proxy", *options], cwd=ROOT)
+    server = Hypercorn(process, port, Path(os.devnull))
     try:
+        wait_until(server.accepts, process=process)
         yield port
     finally:
         stop(process)

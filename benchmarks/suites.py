@@ -3,19 +3,26 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-SLOW = 0.1
-"""Seconds that each transaction of a slow database takes longer."""
+from harness.environments import Stack
+from loadtests.proof.stacks import FLASK_PATCH, FLASK_PATCH_STACK, SLOW, SLOW_POOL, TALLY, on_slow_database
 
-SLOW_POOL = 128
-"""Connections of each worker then: as many as its share of 256 clients."""
+FASTAPI_STACK = Stack(
+    name="fastapi",
+    command=(
+        *("uvicorn", "--loop", "uvloop", "--http", "httptools", "--log-level", "warning", "--no-access-log"),
+        *("--no-server-header", "--no-date-header", "--no-proxy-headers"),
+        *("--workers", "{workers}", "--port", "{port}", "benchmarks.fastapi.app:app"),
+    ),
+    pool_size=2,
+)
 
 
 @dataclass(frozen=True)
 class Server:
-    """What answers: an application for Hypercorn, or the name of one of loadtests/proof with its own server."""
+    """What answers: an application for Hypercorn, or a stack in an environment of its own."""
 
     app: str = "benchmarks.applications:make()"
-    candidate: str | None = None
+    stack: Stack | None = None
     workers: int | None = None
     """None: as many as `--workers` says."""
     slow: float = 0.0
@@ -24,16 +31,16 @@ class Server:
     full: bool = False
     """Whether its counter has many receipts already."""
     pool: int | None = None
-    """Connections of each worker for transactions of one request; None: the default, or the best of a candidate."""
+    """Connections of each worker for transactions of one request; None: the default, or the stack's own number."""
     behind: str | None = None
-    """The server that nginx stands before; the rest is that server's."""
+    """The name of the server behind nginx; all other fields are that server's."""
     fixed: bool = False
     """Whether it is nginx alone, with a fixed answer."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is asked for: a path of a server, with or without keys."""
+    """What is measured: a path of a server, with or without an Idempotency-Key."""
 
     name: str
     server: str
@@ -42,23 +49,23 @@ class Candidate:
 
 
 class Claim(NamedTuple):
-    """The median of `of`'s rate over that of `to`, at so many connections, is at least `wanted` (0: only told)."""
+    """The median ratio of the rates of `of` and `to`, at so many connections, is at least `target` (0: no target)."""
 
     of: str
     to: str
     connections: int
-    wanted: float = 0.0
+    target: float = 0.0
 
 
 class Closed(NamedTuple):
-    """Measured by wrk: so many kept-alive connections, each of which sends when it is answered."""
+    """A closed loop, measured by wrk: so many kept-alive connections, each of which waits for each answer."""
 
     connections: int
     candidates: tuple[str, ...]
 
 
 class Arriving(NamedTuple):
-    """Measured by Locust's scenario `overload`: requests/s, whether or not earlier ones are answered."""
+    """An open loop, measured by Locust's scenario `overload`: requests/s, whether or not earlier ones are answered."""
 
     rate: int
     candidates: tuple[str, ...]
@@ -93,18 +100,16 @@ SERVERS = {
     "slow": Server(slow=SLOW, pool=SLOW_POOL),
     "1 worker": Server(workers=1),
     "4 workers": Server(workers=4),
-    "flask_patch": Server(candidate="flask_patch"),
-    "flask_patch, slow": Server(candidate="flask_patch", slow=SLOW, pool=SLOW_POOL),
-    "fastapi": Server(candidate="fastapi"),
-    "fastapi, slow": Server(candidate="fastapi", slow=SLOW, pool=SLOW_POOL),
+    "flask_patch": Server(stack=FLASK_PATCH_STACK),
+    "flask_patch, slow": Server(stack=FLASK_PATCH_STACK, slow=SLOW, pool=SLOW_POOL),
+    "fastapi": Server(stack=FASTAPI_STACK),
+    "fastapi, slow": Server(stack=FASTAPI_STACK, slow=SLOW, pool=SLOW_POOL),
 }
 
-TALLY, CEILING, ALONE = "Tally", "Tally's stack without a database", "Quart, one transaction a request"
-FASTAPI, FLASK_PATCH = "FastAPI, one transaction a request", "flask_patch and Flask-SQLAlchemy"
+CEILING, ALONE = "Tally's stack without a database", "Quart, one transaction a request"
+FASTAPI = "FastAPI, one transaction a request"
 NGINX, GENERATOR = "Tally through nginx", "nginx with a fixed answer (wrk's own limit)"
-SLOW_TALLY, SLOW_ALONE, SLOW_FASTAPI, SLOW_FLASK_PATCH = (
-    f"{name}; slow database" for name in (TALLY, ALONE, FASTAPI, FLASK_PATCH)
-)
+SLOW_TALLY, SLOW_ALONE, SLOW_FASTAPI, SLOW_FLASK_PATCH = map(on_slow_database, (TALLY, ALONE, FASTAPI, FLASK_PATCH))
 ONE, FOUR, CEILING_ONE, CEILING_FOUR = (
     f"{name}; {workers}" for name in (TALLY, CEILING) for workers in ("1 worker", "4 workers")
 )

@@ -1,4 +1,7 @@
-"""Makes the candidates' virtual environments, in .run/candidates, and starts and stops the candidates in them."""
+"""Virtual environments beside .venv, in .run/environments, and servers that run in them.
+
+For what needs packages that the service must not share: another stack that is compared with it, or a tool.
+"""
 
 import fcntl
 import os
@@ -14,54 +17,40 @@ from pathlib import Path
 from harness.processes import Hypercorn, free_port, is_ready, stop, wait_until
 from service.platform.settings import ROOT
 
-HERE = Path(__file__).parent
-
 
 @dataclass(frozen=True)
 class Stack:
-    """How to start it, and the connections of each worker with which it counts the most on one row."""
+    """A server that runs in the environment of its name."""
 
+    name: str
     command: tuple[str, ...]
+    """Arguments of its Python after -m; {workers} and {port} are filled in."""
     pool_size: int
-
-
-CANDIDATES = {
-    "flask_patch": Stack(
-        (
-            *("hypercorn", "--config", "hypercorn.toml"),
-            *("--workers", "{workers}", "--bind", "127.0.0.1:{port}", "loadtests.proof.flask_patch.app:app"),
-        ),
-        pool_size=1,
-    ),
-    "fastapi": Stack(
-        (
-            *("uvicorn", "--loop", "uvloop", "--http", "httptools", "--log-level", "warning", "--no-access-log"),
-            *("--no-server-header", "--no-date-header", "--no-proxy-headers"),
-            *("--workers", "{workers}", "--port", "{port}", "benchmarks.fastapi.app:app"),
-        ),
-        pool_size=2,
-    ),
-}
+    """Connections of each worker with which it counts fastest on one row."""
 
 
 class NotInstalled(Exception):
-    """A candidate's environment could not be made; the reason is on standard error."""
+    """An environment could not be made; the reason is on standard error."""
 
 
 def environment(name: str) -> Path:
-    """Returns the Python of the candidate's environment, which holds what requirements/NAME.txt names.
+    """Returns the Python of the environment that holds what requirements/NAME.txt names.
 
     It is made if it is missing, half made, or made of other requirements or for another Python. Raises NotInstalled.
     """
     requirements = ROOT / f"requirements/{name}.txt"
-    folder = ROOT / ".run/candidates" / name
+    folder = ROOT / ".run/environments" / name
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     python, noted = folder / "bin/python", folder / "made-of.txt"
     wanted = f"# {sys.version}\n{requirements.read_text()}"
     with (folder.parent / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be making it
         if not noted.exists() or noted.read_text() != wanted or not _works(python):
-            print(f"-- making {folder.relative_to(ROOT)} (again when {requirements.name} changes)", flush=True)
+            print(
+                f"-- making {folder.relative_to(ROOT)} (again when {requirements.name} changes)",
+                file=sys.stderr,
+                flush=True,
+            )
             shutil.rmtree(folder, ignore_errors=True)
             try:
                 _uv("venv", "--python", sys.executable, str(folder))
@@ -76,17 +65,17 @@ def environment(name: str) -> Path:
 
 @contextmanager
 def serving(
-    name: str, database: Mapping[str, str], *, workers: int, log: Path, pool: int | None = None, slow: float = 0.0
+    stack: Stack, database: Mapping[str, str], *, workers: int, log: Path, pool: int | None = None, slow: float = 0.0
 ) -> Iterator[str]:
-    """Runs the candidate until the end of the block; gives its address once it is ready.
+    """Runs the stack until the end of the block; gives its address once it is ready.
 
-    `database`: the environment that names it. `pool`: connections of each worker; None: with which it counts the most.
+    `database`: the environment that names it. `pool`: connections of each worker; None: the stack's own number.
     `slow`: seconds that each transaction sleeps first. Raises NotInstalled.
     """
-    candidate, port = CANDIDATES[name], free_port()
-    command = [part.format(workers=workers, port=port) for part in candidate.command]
-    settings = {**database, "POOL_SIZE": str(pool or candidate.pool_size), "SLOW_DATABASE": str(slow)}
-    python = environment(name)
+    port = free_port()
+    command = [part.format(workers=workers, port=port) for part in stack.command]
+    settings = {**database, "POOL_SIZE": str(pool or stack.pool_size), "SLOW_DATABASE": str(slow)}
+    python = environment(stack.name)
     with log.open("w") as file:
         # A group of its own, by which its workers are found even where their parent has died.
         process = subprocess.Popen(

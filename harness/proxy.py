@@ -1,14 +1,20 @@
-"""A TCP proxy between a service and its database, which cuts a connection at a chosen point of the protocol.
+"""A TCP proxy between a service and its database, which delays data as a network does, or cuts a connection at a
+chosen point of the protocol.
 
-It knows the protocol's packets (3 bytes of length, 1 of sequence) and its commands, and runs in the test's event loop:
+It knows the protocol's packets (3 bytes of length, 1 of sequence) and its commands:
 https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_packets.html
+It runs in a test's event loop, or as a process of its own: python -m harness.proxy.
 """
 
+import argparse
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
+
+import uvloop
 
 COM_QUERY = 3
 ERROR_DURING_COMMIT = 1180
@@ -33,17 +39,32 @@ class Cut:
 
 @dataclass
 class Proxy:
-    """`cuts` are done one after the other; without any, all is handed on."""
+    """`cuts` are done one after the other; without any, all data is forwarded `delay` seconds later, each way."""
 
     port: int
+    delay: float = 0.0
     cuts: list[Cut] = field(default_factory=list)
     open: int = 0
     held: list[tuple[bytes, asyncio.StreamWriter]] = field(default_factory=list)
+    writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    """To the server, of the connections that are open."""
 
     def release(self) -> None:
         """Hands on what was held back, if the server still takes it."""
         for packet, writer in self.held:
             writer.write(packet)
+
+    def later(self, do: Callable[[], None]) -> None:
+        """Does it after the delay. What is to be done first is done first."""
+        if self.delay:
+            asyncio.get_running_loop().call_later(self.delay, do)
+        else:
+            do()
+
+    def close(self, writer: asyncio.StreamWriter) -> None:
+        """Ends a connection to the server."""
+        self.writers.discard(writer)
+        writer.close()
 
     def _matches(self, packet: bytes, logged_in: bool) -> bool:
         if not self.cuts:
@@ -53,8 +74,8 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxy(to: int) -> AsyncIterator[Proxy]:
-    """Listens on a port of its own for the length of the block and hands on to 127.0.0.1:`to`."""
+async def proxy(to: int, *, port: int = 0, delay: float = 0.0) -> AsyncIterator[Proxy]:
+    """Listens on 127.0.0.1 for the length of the block, and forwards to 127.0.0.1:`to`; port 0: any that is free."""
     connections: set[asyncio.Task[None]] = set()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -70,29 +91,30 @@ async def proxy(to: int) -> AsyncIterator[Proxy]:
             here.open -= 1
             writer.close()
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    here = Proxy(server.sockets[0].getsockname()[1])
+    server = await asyncio.start_server(accept, "127.0.0.1", port, backlog=1024)
+    here = Proxy(server.sockets[0].getsockname()[1], delay)
     try:
         yield here
     finally:
         server.close()
-        for _, writer in here.held:
-            writer.close()
         for task in connections:
             task.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
+        for writer in here.writers.copy():
+            here.close(writer)
 
 
 async def _serve(here: Proxy, to: int, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
     server, to_server = await asyncio.open_connection("127.0.0.1", to)
-    answers = asyncio.create_task(_hand_on(server, to_client))
+    here.writers.add(to_server)
+    answers = asyncio.create_task(_forward(here, server, to_client))
     logged_in = keep = False
     try:
         while True:
             packet = await _packet(client)
             logged_in = logged_in or (packet[3] == 0 and packet[4] == COM_QUERY)
             if not here._matches(packet, logged_in):
-                to_server.write(packet)
+                here.later(partial(to_server.write, packet))
                 continue
             cut = here.cuts.pop(0)
             answers.cancel()
@@ -102,7 +124,7 @@ async def _serve(here: Proxy, to: int, client: asyncio.StreamReader, to_client: 
     finally:
         answers.cancel()
         if not keep:
-            to_server.close()
+            here.later(partial(here.close, to_server))
 
 
 async def _cut(
@@ -135,13 +157,27 @@ async def _cut(
     return False
 
 
-async def _hand_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _forward(here: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with suppress(OSError):
         while data := await reader.read(65_536):
-            writer.write(data)
-    writer.close()
+            here.later(partial(writer.write, data))
+    here.later(writer.close)
 
 
 async def _packet(reader: asyncio.StreamReader) -> bytes:
     head = await reader.readexactly(4)
     return head + await reader.readexactly(int.from_bytes(head[:3], "little"))
+
+
+async def _forward_for_ever(port: int, to: int, delay: float) -> None:
+    async with proxy(to, port=port, delay=delay):
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m harness.proxy", description="Delays all data on its way.")
+    parser.add_argument("--port", type=int, required=True, help="where to listen")
+    parser.add_argument("--to", type=int, required=True, help="the port on 127.0.0.1 to forward to")
+    parser.add_argument("--delay", type=float, default=0.001, help="seconds, each way (0.001)")
+    given = parser.parse_args()
+    uvloop.run(_forward_for_ever(given.port, given.to, given.delay))

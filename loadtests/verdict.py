@@ -1,7 +1,7 @@
 """A run's beginning and end, whichever scenario it is: the target is asked first, and the verdict comes last.
 
-Ends with 0 if each check was passed and each threshold reached, with 1 and the reasons otherwise. What else is to be
-checked, such as `loadtests.checks`'s numbers, is added to CHECKS.
+Ends with 0 if each check was passed and each threshold reached, with 1 and the reasons otherwise. An application's own
+checks are added to CHECKS, and the scopes that its scenarios need to SCOPES.
 """
 
 import os
@@ -22,9 +22,6 @@ from loadtests.thresholds import DEFAULT, Thresholds, ThresholdsError, entry_of,
 
 WORKERS_END = 60.0
 """Seconds that the master waits for its workers' last reports."""
-
-SILENCE = 10.0
-"""Seconds without a good answer after which a run is ended."""
 
 TIMEOUT = 30.0
 """Seconds for a request before or after the run."""
@@ -49,15 +46,18 @@ class Check(Protocol):
 
 CHECKS: list[Check] = []
 
+SCOPES: list[str] = []
+"""Of the token that the scenarios need."""
+
 
 class Run:
-    """What is known of the run that goes on, in the process that judges it."""
+    """The state of a run, in the process that judges it."""
 
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
         self.thresholds: Mapping[str, Thresholds] = {}
         self.failed = False
-        """Whether it has been said to have failed, whatever comes after."""
+        """Whether a failure was printed; no later result changes it."""
         self.begun = False
         self.judged = False
 
@@ -75,17 +75,17 @@ class Run:
         except (ThresholdsError, TargetError) as error:
             self.fail(f"the run could not begin: {error}")
             return
-        self.environment.stats.clear_all()  # what was asked here is no part of the run, nor is its time
+        self.environment.stats.clear_all()  # the requests sent here and their time are no part of the run
         self.begun = True
         gevent.spawn(self._watch)
 
     def fail(self, reason: str) -> None:
-        """Says why, and ends the run."""
+        """Prints the reason, and ends the run."""
         self.failed = True
         print(f"FAILED: {reason}", flush=True)
         runner = self.environment.runner
         assert runner is not None
-        # From a greenlet of its own: this may be called by one that ends with the run.
+        # From a greenlet of its own: the caller's may end with the run.
         gevent.spawn_later(0.1, runner.stop if self.environment.web_ui else runner.quit)
 
     def judge(self) -> None:
@@ -121,9 +121,10 @@ class Run:
                 yield from missed(entry, self.thresholds[scenario])
 
     def _watch(self) -> None:
-        """Ends a run that nobody answers."""
+        """Ends a run whose target answers no request."""
         answered, quiet = 0, 0
-        limit = SILENCE + getattr(self.environment.parsed_options, "every", 0.0)
+        options = self.environment.parsed_options
+        limit = getattr(options, "stall_limit", 10.0) + getattr(options, "every", 0.0)
         while not self.judged and quiet < limit:
             gevent.sleep(1)
             total = self.environment.stats.total
@@ -150,7 +151,7 @@ def scenarios(environment: Environment) -> list[str]:
 
 
 def refused_name(scenario: str) -> str:
-    """Returns what the requests of a scenario are called that were refused as they should be."""
+    """Returns the name, in Locust's statistics, of a scenario's requests that were refused as expected."""
     return f"{scenario} refused"
 
 
@@ -171,9 +172,11 @@ def ask(environment: Environment, method: str, path: str, *, any_status: bool = 
             "docker-compose.prod.yml up), or name another with --host"
         ) from None
     if answer.status_code in {401, 403}:
+        scopes = f" with the scopes {' and '.join(SCOPES)}" if SCOPES else ""
+        options = "".join(f" --scope {scope}" for scope in SCOPES)
         raise TargetError(
-            "this scenario needs a token with the scopes count and manage: make one by `./run tokens make load "
-            "--scope count --scope manage`, and give it with --token or in LOCUST_TOKEN"
+            f"this scenario needs a token{scopes}: make one by `./run quart tokens make load{options}`, and give it "
+            "with --token or in LOCUST_TOKEN"
         )
     if not answer.ok and not any_status:
         raise TargetError(f"{method} {path} was answered {answer.status_code}: {answer.text.strip()[:300]}")
@@ -181,7 +184,7 @@ def ask(environment: Environment, method: str, path: str, *, any_status: bool = 
 
 
 def check_descriptors(environment: Environment) -> None:
-    """Raises TargetError where this process may not open a connection for each user."""
+    """Raises TargetError unless this process may open a connection for each user."""
     runner = environment.runner
     if isinstance(runner, MasterRunner) or runner is None:
         return
@@ -206,7 +209,10 @@ def add_arguments(parser: LocustArgumentParser) -> None:
         default="",
         env_var="LOCUST_TOKEN",
         is_secret=True,
-        help="for an API that asks for one; ./run tokens makes one",
+        help="for an API that asks for one; ./run quart tokens makes one",
+    )
+    parser.add_argument(
+        "--stall-limit", type=float, default=10.0, help="seconds without a successful response that end a run (10)"
     )
     parser.set_defaults(expect_workers_max_wait=60)  # a master would wait for its workers for ever
 
@@ -228,7 +234,7 @@ def note_worker(client_id: str, **_: Any) -> None:
 
 @events.init.add_listener
 def listen(environment: Environment, **_: Any) -> None:
-    """Lets master and workers agree on the end of a run: of itself the master ends without their last reports."""
+    """Makes master and workers agree on the end of a run: by default the master ends without their last reports."""
     runner, options = environment.runner, environment.parsed_options
     if isinstance(runner, WorkerRunner):
         if options and options.processes:
@@ -244,7 +250,7 @@ def listen(environment: Environment, **_: Any) -> None:
 
         runner.register_message("finish", finish, concurrent=True)
         return
-    # As SIGTERM, which comes between two greenlets: a KeyboardInterrupt strikes anywhere, in the books or where nobody
+    # As SIGTERM, which comes between two greenlets: a KeyboardInterrupt strikes anywhere, in the ledger or where nobody
     # hears of it.
     gevent.signal_handler(signal.SIGINT, os.kill, os.getpid(), signal.SIGTERM)
     if isinstance(runner, MasterRunner):

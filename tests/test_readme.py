@@ -52,7 +52,7 @@ RUN_BY = {
     "./run bench --quick": (
         "tests/benchmarks/test_bench.py::test_other_stacks_are_measured_beside_it_with_a_normal_and_a_slow_database"
     ),
-    "./run load --compare": "tests/benchmarks/test_bench.py::test_the_proof_ends_with_a_table_of_ratios_and_a_chart",
+    "./run load --compare": "tests/loadtests/test_proof.py::test_the_proof_ends_with_a_table_of_ratios_and_a_chart",
     "./run load visitors --headless --users 50 --spawn-rate 50 --hits 20000": (
         "tests/counter/test_native_counter.py::test_a_load_run_ends_with_0"
     ),

@@ -1,1 +1,1 @@
-"""What the counter's scenarios have in common: users who check what they are told, and books of all numbers given."""
+"""What the counter's scenarios share: users who check each answer, and a ledger of all numbers given."""

@@ -1,7 +1,7 @@
-"""What the users of a run know of the counters that they hit, and whether a counter can have told them the truth.
+"""What the users of a run know of the counters that they hit, and whether it can be true.
 
-Each process keeps books of its own. Where Locust runs distributed, the workers send theirs to the master with their
-statistics, and only the master's are whole. Numbers are kept as roaring bitmaps: a few bits each where they are dense.
+Each process keeps a ledger. Where Locust runs distributed, the workers send theirs to the master with their statistics,
+and only the master's is whole. Numbers are kept as roaring bitmaps: a few bits each where they are dense.
 """
 
 from collections import Counter, defaultdict
@@ -9,86 +9,87 @@ from typing import Any
 
 from pyroaring import BitMap64
 
-TWICE = "a number was given that had been given before"
+DUPLICATE = "a number was given that had been given before"
 NOT_RISING = "a number was not higher than one that was known before the request was sent"
-OTHERWISE = "the same key was given another number"
-BACKWARDS = "a counter was read at less than a number that it had given"
+KEY_CONFLICT = "the same key was given another number"
+STALE_READ = "a counter was read at less than a number that it had given"
 
 
-class Books:
-    """The numbers that were given, by counter, and what was found to be wrong."""
+class Ledger:
+    """The numbers that were given, by counter, and the violations that were found."""
 
     def __init__(self) -> None:
-        self.given: defaultdict[str, BitMap64] = defaultdict(BitMap64)
+        self.numbers: defaultdict[str, BitMap64] = defaultdict(BitMap64)
         self.unknown: Counter[str] = Counter()
-        """Hits that were sent and of which it is not known whether they were counted, by counter."""
-        self.wrong: Counter[str] = Counter()
-        """What was found to be wrong: sentences, and how often."""
+        """Hits with an unknown outcome, by counter: sent, and neither given a number nor refused."""
+        self.violations: Counter[str] = Counter()
+        """How often each was found, by its sentence."""
         self._new: defaultdict[str, BitMap64] = defaultdict(BitMap64)
 
     def clear(self) -> None:
         """Forgets everything."""
-        for kept in self.given, self._new, self.unknown, self.wrong:
+        for kept in self.numbers, self._new, self.unknown, self.violations:
             kept.clear()
 
-    def send(self, counter: str) -> None:
-        """Notes that a hit is sent. It stays unknown until it is given a number or refused."""
+    def record_sent(self, counter: str) -> None:
+        """Records that a hit is sent. Its outcome stays unknown until it is given a number or refused."""
         self.unknown[counter] += 1
 
-    def refuse(self, counter: str) -> None:
-        """Notes that a hit that was sent was not counted."""
+    def record_refused(self, counter: str) -> None:
+        """Records that a hit that was sent was not counted."""
         self.unknown[counter] -= 1
 
-    def give(self, counter: str, number: int, floor: int) -> str | None:
-        """Notes a hit's number; `floor` is the highest that its user knew when it was sent. Returns what is wrong."""
+    def record_number(self, counter: str, number: int, floor: int) -> str | None:
+        """Records a hit's number; `floor` is the highest that its user knew when it was sent. Returns a violation."""
         self.unknown[counter] -= 1
-        if number in self.given[counter]:
-            return self.find(TWICE)
-        self.given[counter].add(number)
+        if number in self.numbers[counter]:
+            return self.record_violation(DUPLICATE)
+        self.numbers[counter].add(number)
         self._new[counter].add(number)
-        return self.find(NOT_RISING) if number <= floor else None
+        return self.record_violation(NOT_RISING) if number <= floor else None
 
-    def find(self, wrong: str) -> str:
-        """Notes that something is wrong, and returns it."""
-        self.wrong[wrong] += 1
-        return wrong
+    def record_violation(self, violation: str) -> str:
+        """Records a violation, and returns it."""
+        self.violations[violation] += 1
+        return violation
 
     def check(self, counter: str, before: int, after: int) -> None:
-        """Compares the counter's values before and after the run with what was given.
+        """Compares the counter's values before and after the run with the numbers given.
 
-        It must have gone up by as much as was acknowledged and not by more than that and what is unknown.
+        It must have risen by at least the hits acknowledged, and by at most those and the ones with an unknown outcome.
         """
-        given, rise = self.given[counter], after - before
-        if given and (given.min() <= before or given.max() > after):
-            self.find(f"{counter}: numbers from {given.min()} to {given.max()} were given between {before} and {after}")
-        if not len(given) <= rise <= len(given) + self.unknown[counter]:
-            unknown = self.unknown[counter]
-            self.find(f"{counter}: it went up by {rise}, with {len(given)} hits acknowledged and {unknown} unknown")
+        numbers, rise = self.numbers[counter], after - before
+        if numbers and (numbers.min() <= before or numbers.max() > after):
+            given = f"numbers from {numbers.min()} to {numbers.max()} were given"
+            self.record_violation(f"{counter}: {given} between {before} and {after}")
+        if not len(numbers) <= rise <= len(numbers) + self.unknown[counter]:
+            known = f"{len(numbers)} hits acknowledged and {self.unknown[counter]} unknown"
+            self.record_violation(f"{counter}: it went up by {rise}, with {known}")
 
     def report(self) -> dict[str, Any]:
         """Returns what is new since the last report, as msgpack takes it."""
         new = {
-            "given": {counter: numbers.serialize() for counter, numbers in self._new.items()},
+            "numbers": {counter: numbers.serialize() for counter, numbers in self._new.items()},
             "unknown": dict(self.unknown),
-            "wrong": dict(self.wrong),
+            "violations": dict(self.violations),
         }
-        for kept in self._new, self.unknown, self.wrong:
+        for kept in self._new, self.unknown, self.violations:
             kept.clear()
         return new
 
-    def add(self, report: dict[str, Any]) -> None:
+    def merge(self, report: dict[str, Any]) -> None:
         """Adds the report of another process, whose numbers must be new here too."""
-        for counter, numbers in report["given"].items():
-            self._add_numbers(counter, BitMap64.deserialize(numbers))
+        for counter, numbers in report["numbers"].items():
+            self._merge_numbers(counter, BitMap64.deserialize(numbers))
         self.unknown.update(report["unknown"])
-        self.wrong.update(report["wrong"])
+        self.violations.update(report["violations"])
 
     def summary(self) -> str:
         """Returns a line for all counters together."""
-        given = sum(map(len, self.given.values()))
-        return f"{given} different numbers, {sum(self.unknown.values())} hits unknown"
+        numbers = sum(map(len, self.numbers.values()))
+        return f"{numbers} different numbers, {sum(self.unknown.values())} hits unknown"
 
-    def _add_numbers(self, counter: str, numbers: BitMap64) -> None:
-        if twice := len(self.given[counter] & numbers):
-            self.wrong[TWICE] += twice
-        self.given[counter] |= numbers
+    def _merge_numbers(self, counter: str, numbers: BitMap64) -> None:
+        if duplicates := len(self.numbers[counter] & numbers):
+            self.violations[DUPLICATE] += duplicates
+        self.numbers[counter] |= numbers

@@ -1,4 +1,4 @@
-"""The check of the counters: each number was given once, and they went up by as much as was acknowledged."""
+"""The check of the counters: each number was given once, and they rose by as much as was acknowledged."""
 
 import re
 from collections.abc import Iterable
@@ -7,47 +7,49 @@ from typing import Any
 from locust import events
 from locust.env import Environment
 
-from loadtests.checks.ledger import Books
-from loadtests.verdict import CHECKS, TargetError, ask
+from loadtests.checks.ledger import Ledger
+from loadtests.verdict import CHECKS, SCOPES, TargetError, ask
 
-PAGE = "the page's counter"
-"""The counter of `GET /`, which other applications have that have no API. It is read by counting."""
+PAGE_COUNTER = "the page's counter"
+"""The counter of `GET /`, which stacks without an API have too. It is read by counting."""
 
 NUMBER = re.compile(r"<h1>Counter: (\d+)</h1>")
 
-BOOKS = Books()
+LEDGER = Ledger()
 """This process's."""
 
+SCOPES.extend(("count", "manage"))
 
-class _Counting:
-    """Compares the books with the counters' values before and after."""
+
+class LedgerCheck:
+    """Compares the ledger with the counters' values before and after the run."""
 
     def __init__(self) -> None:
         self._before: dict[str, int] = {}
 
     def begin(self, environment: Environment) -> None:
-        self._before = {counter: value(environment, counter) for counter in _counters(environment)}
+        self._before = {counter: value(environment, counter) for counter in counters(environment)}
 
     def findings(self, environment: Environment) -> Iterable[str]:
         try:
             for counter, before in self._before.items():
                 after = value(environment, counter)
-                # What is read by counting is itself the first number after the run.
-                BOOKS.check(counter, before, after - 1 if counter == PAGE else after)
+                # Reading the page's counter gives the first number after the run.
+                LEDGER.check(counter, before, after - 1 if counter == PAGE_COUNTER else after)
         except TargetError as error:
             yield f"the counters could not be read after the run: {error}"
-        yield from (f"{what} ({often} times)" for what, often in BOOKS.wrong.items())
+        yield from (f"{violation} ({often} times)" for violation, often in LEDGER.violations.items())
 
     def summary(self) -> str:
-        return BOOKS.summary()
+        return LEDGER.summary()
 
 
-CHECKS.append(_Counting())
+CHECKS.append(LedgerCheck())
 
 
 def value(environment: Environment, counter: str) -> int:
     """Returns the counter's value, and makes it if it is not there. Raises TargetError."""
-    if counter != PAGE:
+    if counter != PAGE_COUNTER:
         answer = ask(environment, "PUT", f"/counters/{counter}")
         try:
             return int(answer.json()["value"])
@@ -59,21 +61,22 @@ def value(environment: Environment, counter: str) -> int:
     return int(page[1])
 
 
-def _counters(environment: Environment) -> list[str]:
+def counters(environment: Environment) -> list[str]:
+    """Returns the names of the counters that the run's scenarios hit."""
     return sorted({name for one in environment.user_classes for name in getattr(one, "counters", ())})
 
 
 @events.test_start.add_listener
-def forget(**_: Any) -> None:
-    """Begins new books: Locust's page may start one run after another."""
-    BOOKS.clear()
+def clear(**_: Any) -> None:
+    """Begins a new ledger: Locust's page may start one run after another."""
+    LEDGER.clear()
 
 
 @events.report_to_master.add_listener
 def report(data: dict[str, Any], **_: Any) -> None:
-    data["books"] = BOOKS.report()
+    data["ledger"] = LEDGER.report()
 
 
 @events.worker_report.add_listener
-def add(data: dict[str, Any], **_: Any) -> None:
-    BOOKS.add(data["books"])
+def merge(data: dict[str, Any], **_: Any) -> None:
+    LEDGER.merge(data["ledger"])

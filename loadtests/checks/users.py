@@ -10,7 +10,7 @@ from locust import FastHttpUser
 from locust.contrib.fasthttp import ResponseContextManager
 from locust.env import Environment
 
-from loadtests.checks.numbers import BOOKS, NUMBER, PAGE
+from loadtests.checks.numbers import LEDGER, NUMBER, PAGE_COUNTER
 from loadtests.verdict import refused_name, token_header
 
 # geventhttpclient 2.6 sends a GET again whose connection was closed, without a word. Here a GET counts.
@@ -24,7 +24,7 @@ class Hitter(FastHttpUser):
     abstract = True
     network_timeout = 30.0
     connection_timeout = 30.0
-    counters: ClassVar[Sequence[str]] = (PAGE,)
+    counters: ClassVar[Sequence[str]] = (PAGE_COUNTER,)
     """Those that are hit."""
     refusals_are_failures = True
     """Whether a 503, which says that nothing was counted, is a failure."""
@@ -34,23 +34,23 @@ class Hitter(FastHttpUser):
         self.highest: dict[str, int] = {}
         """The highest number that this user was given, by counter."""
 
-    def hit(self, counter: str = PAGE, *, due: float | None = None) -> int | None:
+    def hit(self, counter: str = PAGE_COUNTER, *, due: float | None = None) -> int | None:
         """Sends one hit and checks what it is answered; returns its number, None if it was given none.
 
         `due`: the time.perf_counter() at which it should have been sent, from which its latency is then counted.
         """
         floor = self.highest.get(counter, -1)
-        BOOKS.send(counter)
+        LEDGER.record_sent(counter)
         with self.ask_for_number(counter, None) as response:
             if due is not None:
                 response.request_meta["response_time"] = (time.perf_counter() - due) * 1000
             number = number_of(response)
             if number is not None:
                 self.highest[counter] = max(number, self.highest.get(counter, -1))
-                if wrong := BOOKS.give(counter, number, floor):
-                    response.failure(wrong)
+                if violation := LEDGER.record_number(counter, number, floor):
+                    response.failure(violation)
             elif is_refused(response):
-                BOOKS.refuse(counter)
+                LEDGER.record_refused(counter)
                 if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE and not self.refusals_are_failures:
                     response.request_meta["name"] = f"{refused_name(type(self).__name__)}: hit"
                     response.success()
@@ -61,7 +61,7 @@ class Hitter(FastHttpUser):
     def ask_for_number(self, counter: str, key: str | None) -> ResponseContextManager:
         """Sends the request of a hit, with an Idempotency-Key or none."""
         headers = {"Idempotency-Key": key} if key else {}
-        if counter == PAGE:
+        if counter == PAGE_COUNTER:
             return self.client.get("/", headers=headers, name=self.label("hit"), catch_response=True)
         return self.api("POST", f"/counters/{counter}/hits", "hit", headers)
 

@@ -1,1 +1,1 @@
-"""The same count as other stacks do it, each with packages of its own: what the counter is compared with."""
+"""The proof: the counter beside flask_patch and Flask-SQLAlchemy, which has an environment of its own."""

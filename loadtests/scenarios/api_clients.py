@@ -6,8 +6,8 @@ import uuid
 from locust import constant, task
 from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_exponential_jitter
 
-from loadtests.checks.ledger import OTHERWISE
-from loadtests.checks.numbers import BOOKS
+from loadtests.checks.ledger import KEY_CONFLICT
+from loadtests.checks.numbers import LEDGER
 from loadtests.checks.users import Hitter, number_of
 
 COUNTER = "load-api-clients"
@@ -26,14 +26,14 @@ class ApiClients(Hitter):
     def hit_with_a_key(self) -> None:
         key = uuid.uuid4().hex
         floor = self.highest.get(COUNTER, -1)
-        BOOKS.send(COUNTER)
+        LEDGER.record_sent(COUNTER)
         number = self._until_known(key)
         if number is None:
             return
         self.highest[COUNTER] = number
-        BOOKS.give(COUNTER, number, floor)
+        LEDGER.record_number(COUNTER, number, floor)
         if random.random() < REPEATED and self._until_known(key) not in {number, None}:  # noqa: S311  # nothing secret
-            BOOKS.find(OTHERWISE)
+            LEDGER.record_violation(KEY_CONFLICT)
 
     def _until_known(self, key: str) -> int | None:
         """Sends the hit until it has a number; returns None if it has none after all attempts."""

@@ -2,8 +2,8 @@
 
 from locust import constant, task
 
-from loadtests.checks.ledger import BACKWARDS
-from loadtests.checks.numbers import BOOKS
+from loadtests.checks.ledger import STALE_READ
+from loadtests.checks.numbers import LEDGER
 from loadtests.checks.users import Hitter
 
 COUNTER = "load-readers-and-hitters"
@@ -26,7 +26,7 @@ class ReadersAndHitters(Hitter):
             if response.ok:
                 value = int(response.json()["value"])
                 if value < floor:
-                    response.failure(BOOKS.find(BACKWARDS))
+                    response.failure(LEDGER.record_violation(STALE_READ))
                 self.highest[COUNTER] = max(value, floor)
 
     @task(1)

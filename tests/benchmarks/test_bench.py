@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,15 +15,15 @@ import psutil
 import pytest
 
 from benchmarks import charts, report
-from benchmarks.__main__ import UNFIT, conclude
-from benchmarks.measuring import Run
+from benchmarks.__main__ import UNFIT, conclude, parse
 from benchmarks.report import Results, ratio, render
-from benchmarks.suites import CEILING, FLASK_PATCH, STACKS, SUITES, TALLY, Arriving
-from harness.compose import copy_tree
+from benchmarks.suites import CEILING, STACKS, SUITES, Arriving
 from harness.processes import wait_until
+from loadtests.proof.measuring import Run
+from loadtests.proof.stacks import FLASK_PATCH, TALLY, on_slow_database
 from service.platform.settings import ROOT
 
-BRIEF = ["--rounds", "1", "--seconds", "1", "--connections", "8", "--despite-noise"]
+BRIEF = ["--rounds", "1", "--seconds", "1", "--workers", "1", "--connections", "8", "--despite-noise"]
 
 
 def bench(*options: str) -> "subprocess.CompletedProcess[str]":
@@ -29,71 +31,45 @@ def bench(*options: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.native
-def test_the_counter_is_measured_by_one_command() -> None:
-    ended = bench("counter", *BRIEF, "--only", "ceiling", "counter")
-    assert ended.returncode == 0, ended.stderr
-    rows = re.findall(r"^\| (ceiling|counter) \| [1-9]\d* \(\d+\) \| 0 \|$", ended.stdout, re.MULTILINE)
-    assert rows == ["ceiling", "counter"], ended.stdout
-
-
-@pytest.mark.native
 def test_other_stacks_are_measured_beside_it_with_a_normal_and_a_slow_database() -> None:
-    slow = (f"{name}; slow database" for name in (TALLY, FLASK_PATCH))
-    ended = bench(*BRIEF, "--quick", "--only", TALLY, FLASK_PATCH, "Tally through nginx", *slow)
+    ended = bench(*BRIEF, "--quick", "--only", "Tally through nginx", FLASK_PATCH, on_slow_database(TALLY))
     assert ended.returncode == 0, ended.stderr
-    assert len(re.findall(r"^\| .* \| [1-9]\d* \(\d+\) \| 0 \|$", ended.stdout, re.MULTILINE)) == 5, ended.stdout
+    assert len(re.findall(r"^\| .* \| [1-9]\d* \(\d+\) \| 0 \|$", ended.stdout, re.MULTILINE)) == 3, ended.stdout
 
 
-@pytest.mark.native
-def test_the_proof_ends_with_a_table_of_ratios_and_a_chart() -> None:
-    chart = report.CHARTS / "users.svg"
-    before = chart.read_bytes() if chart.exists() else None
-    command = ["./run", "load", "--compare", "--users", "2", "8", "--seconds", "1"]
-    try:
-        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
-        assert ended.returncode == 0, ended.stderr
-        assert FLASK_PATCH in chart.read_text()
-    finally:
-        if before is not None:
-            chart.write_bytes(before)
-        else:
-            chart.unlink(missing_ok=True)
-    rows = re.findall(r"^\| (\d+) \|.*\| \*\*[\d.]+\*\* \| \*\*[\d.]+\*\* \|$", ended.stdout, re.MULTILINE)
-    assert rows == ["2", "8"], ended.stdout
-
-
-@pytest.mark.native
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_stops_everything_and_keeps_what_was_measured(ending: signal.Signals, tmp_path: Path) -> None:
-    log = tmp_path / "log"
+@contextmanager
+def benchmark_of_the_counter(log: Path, until: str) -> Iterator[tuple["subprocess.Popen[bytes]", list[psutil.Process]]]:
+    """Begins a long benchmark; when it has printed `until`, gives it and its children, which must end in the block."""
     with log.open("wb") as file:
         command = ["./run", "bench", "counter", "--rounds", "100", "--seconds", "1", "--despite-noise"]
-        command += ["--connections", "64", "--only", "counter", "ceiling"]
+        command += ["--workers", "1", "--connections", "64", "--only", "counter", "ceiling"]
         process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, process_group=0)
-        wait_until(lambda: "round 2/100" in log.read_text(), process=process, log=log, limit=100)
+    wait_until(lambda: until in log.read_text(), process=process, log=log, limit=100)
     children = psutil.Process(process.pid).children(recursive=True)
-    assert len(children) > 3
-    if ending == signal.SIGINT:
-        os.killpg(process.pid, ending)  # as a terminal does
-    else:
-        process.send_signal(ending)
+    assert children
+    yield process, children
     assert process.wait(60) == 130, log.read_text()
     assert not psutil.wait_procs(children, timeout=10)[1]
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.native
+def test_ctrl_c_stops_everything_and_reports_what_was_measured(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with benchmark_of_the_counter(log, "round 2/100") as (process, children):
+        assert len(children) > 3
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     printed = log.read_text()
     (kept,) = re.findall(r"the runs are kept in (\.run/bench/\S+\.jsonl)", printed)
     assert (ROOT / kept).read_text().count('"candidate": "ceiling"') >= 1
-    assert "| requests/s (p99) |" in printed  # what there is, is told
-    assert "Traceback" not in printed
+    rows = re.findall(r"^\| (ceiling|counter) \| [1-9]\d* \(\d+\) \| 0 \|$", printed, re.MULTILINE)
+    assert rows == ["ceiling", "counter"], printed
 
 
 @pytest.mark.native
-def test_the_ceiling_is_compared_with_that_of_another_tree(tmp_path: Path) -> None:
-    base = copy_tree(tmp_path / "base")
-    options = ["--base", str(base), "--rounds", "1", "--seconds", "1", "--connections", "8"]
-    command = [sys.executable, "-m", "benchmarks.ceiling", *options]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
-    assert ended.returncode == 0, ended.stderr
-    assert re.search(r"^\| this checkout \| 8 \| [1-9]\d* \| \d\.\d\d \|", ended.stdout, re.MULTILINE), ended.stdout
+def test_sigterm_stops_everything_while_the_servers_start(tmp_path: Path) -> None:
+    with benchmark_of_the_counter(tmp_path / "log", "starting near") as (process, _):
+        process.send_signal(signal.SIGTERM)
 
 
 @pytest.mark.native
@@ -109,11 +85,13 @@ def test_too_few_file_descriptors_are_told_with_how_to_raise_them() -> None:
     assert "5096 file descriptors are needed, and 500 are allowed: `ulimit -Hn 5096` as root" in ended.stderr
 
 
-@pytest.mark.native
-def test_a_candidate_that_does_not_exist_is_told_with_those_that_do() -> None:
-    ended = bench("--only", "Rails")
-    assert ended.returncode == 2
-    assert "the suite stacks has no candidate 'Rails': there are " in ended.stderr
+def test_a_candidate_that_does_not_exist_is_told_with_those_that_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench", "--only", "Rails"])
+    with pytest.raises(SystemExit):
+        parse()
+    assert "the suite stacks has no candidate 'Rails': there are " in capsys.readouterr().err
 
 
 def run(candidate: str, rate: float, number: int, **other: float) -> Run:
@@ -130,13 +108,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where results are kept and written."""
     for name, path in ("RESULTS", "RESULTS.md"), ("CHARTS", "charts"), ("KEPT", "results"):
         monkeypatch.setattr(report, name, tmp_path / path)
-    monkeypatch.setattr(charts, "CHARTS", tmp_path / "charts")
     return tmp_path
 
 
 def test_a_ratio_is_taken_within_rounds_and_has_a_verdict() -> None:
     claim = STACKS.claims[0]
-    assert (claim.of, claim.to, claim.wanted) == (TALLY, FLASK_PATCH, 10)
+    assert (claim.of, claim.to, claim.target) == (TALLY, FLASK_PATCH, 10)
     tally = (run(TALLY, rate, number) for number, rate in enumerate((1000.0, 2000.0, 500.0)))
     other = (run(FLASK_PATCH, rate, number) for number, rate in enumerate((100.0, 100.0, 100.0, 1.0)))
     found = ratio(results(*tally, *other), claim)
@@ -148,7 +125,7 @@ def test_a_ratio_is_taken_within_rounds_and_has_a_verdict() -> None:
     assert found.verdict == "not reached"
 
 
-def test_results_of_another_machine_are_kept_and_never_mixed(folder: Path) -> None:
+def test_results_of_two_machines_are_kept_apart(folder: Path) -> None:
     for machine, rate in ("one machine", 1111), ("another machine", 2222):
         results(run(TALLY, rate, 1), machine=machine).save()
     report.write("another machine")

@@ -1,151 +1,198 @@
-"""Counters that lie or are slow, each as an application for Hypercorn. The scenarios must find out."""
+"""Counters with faults that the scenarios must find, and one without, as applications for Hypercorn.
+
+None needs a database: each is what its clients see of a service with that fault. Those of `in_memory` run in one
+process and lose their state with it; the path chooses between them.
+"""
 
 import asyncio
+import os
+from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 
-from quart import Quart
-from sqlalchemy import text
+from quart import Blueprint, Quart
 
-from service.platform import database, health, logs
-from service.platform.app import App
-from service.platform.database import transaction
-from service.platform.settings import load_settings
+from service.platform import logs
 
-READ = text("SELECT count FROM counter WHERE name = 'page'")
-WRITE = text("UPDATE counter SET count = :count WHERE name = 'page'")
+FAULTS: list[Callable[[], Blueprint]] = []
+
+
+def fault(make: Callable[[], Blueprint]) -> Callable[[], Blueprint]:
+    FAULTS.append(make)
+    return make
 
 
 def page(number: int) -> str:
     return f"<h1>Counter: {number}</h1>"
 
 
-def gives_twice() -> Quart:
-    """Gives every number twice; needs no database."""
+def in_memory() -> Quart:
+    """Serves each counter of FAULTS under the path of its function's name."""
     logs.configure("INFO", json=True)
     app = Quart(__name__)
-    hits = count()
-
-    @app.get("/")
-    async def hit() -> str:
-        return page(1 + next(hits) // 2)
-
+    for make in FAULTS:
+        app.register_blueprint(make(), url_prefix=f"/{make.__name__}")
     return app
 
 
-def answers_after_a_second() -> Quart:
-    """Counts rightly, but takes a second for each answer; needs no database."""
-    logs.configure("INFO", json=True)
-    app = Quart(__name__)
+@fault
+def no_fault() -> Blueprint:
+    """Counts rightly, and tells its value without counting."""
+    counter = Blueprint("no_fault", __name__)
+    given = 0
+
+    @counter.get("/")
+    async def hit() -> str:
+        nonlocal given
+        given += 1
+        return page(given)
+
+    @counter.get("/value")
+    async def value() -> str:
+        return str(given)
+
+    return counter
+
+
+@fault
+def gives_twice() -> Blueprint:
+    """Gives every number twice."""
+    counter = Blueprint("gives_twice", __name__)
+    hits = count()
+
+    @counter.get("/")
+    async def hit() -> str:
+        return page(1 + next(hits) // 2)
+
+    return counter
+
+
+@fault
+def reads_then_writes() -> Blueprint:
+    """Reads the count and then writes it, with no lock between."""
+    counter = Blueprint("reads_then_writes", __name__)
+    stored = 0
+
+    @counter.get("/")
+    async def hit() -> str:
+        nonlocal stored
+        number = stored + 1
+        await asyncio.sleep(0.01)
+        stored = number
+        return page(number)
+
+    return counter
+
+
+@fault
+def answers_after_a_second() -> Blueprint:
+    """Counts rightly, but takes a second for each answer."""
+    counter = Blueprint("answers_after_a_second", __name__)
     hits = count(1)
 
-    @app.get("/")
+    @counter.get("/")
     async def hit() -> str:
         number = next(hits)
         await asyncio.sleep(1)
         return page(number)
 
-    return app
+    return counter
 
 
-def breaks_promises() -> Quart:
-    """Has an API that gives a key another number each time, reads what it had a while ago, and falls back once."""
-    logs.configure("INFO", json=True)
-    app = Quart(__name__)
+@fault
+def breaks_promises() -> Blueprint:
+    """Has an API that gives a key another number each time, reads what it had a while ago, and falls back at times."""
+    counter = Blueprint("breaks_promises", __name__)
     hits, given = count(1_000_000), [999_999]
 
-    @app.put("/counters/<name>")
+    @counter.put("/counters/<name>")
     async def make(name: str) -> dict[str, int]:
         return {"value": given[-1]}
 
-    @app.get("/counters/<name>")
+    @counter.get("/counters/<name>")
     async def read(name: str) -> dict[str, int]:
         return {"value": given[-1] // 2}
 
-    @app.get("/counters/<name>/history")
+    @counter.get("/counters/<name>/history")
     async def history(name: str) -> dict[str, int]:
         return {}
 
-    @app.post("/counters/<name>/hits")
+    @counter.post("/counters/<name>/hits")
     async def hit(name: str) -> dict[str, int]:
         number = next(hits)
         given.append(number if number % 100 else number - 500_000)
         return {"number": given[-1]}
 
-    return app
+    return counter
 
 
-def refuses() -> Quart:
+@fault
+def refuses() -> Blueprint:
     """Answers the first hit and refuses all others."""
-    logs.configure("INFO", json=True)
-    app = Quart(__name__)
+    counter = Blueprint("refuses", __name__)
     hits = count(1)
 
-    @app.get("/")
+    @counter.get("/")
     async def hit() -> tuple[str, int]:
         return (page(number), 200) if (number := next(hits)) == 1 else ("", 503)
 
-    return app
+    return counter
 
 
-def says_nothing() -> Quart:
+@fault
+def is_not_ready() -> Blueprint:
+    """Refuses every request with its reason."""
+    counter = Blueprint("is_not_ready", __name__)
+
+    @counter.get("/")
+    async def hit() -> tuple[str, int]:
+        return "the database does not answer", 503
+
+    return counter
+
+
+@fault
+def asks_for_a_token() -> Blueprint:
+    """Refuses every request of the API that has no token."""
+    counter = Blueprint("asks_for_a_token", __name__)
+
+    @counter.put("/counters/<name>")
+    async def make(name: str) -> tuple[str, int]:
+        return "", 401
+
+    return counter
+
+
+@fault
+def says_nothing() -> Blueprint:
     """Takes every request and does not answer."""
-    logs.configure("INFO", json=True)
-    app = Quart(__name__)
+    counter = Blueprint("says_nothing", __name__)
 
-    @app.get("/livez")
+    @counter.get("/livez")
     async def livez() -> str:
         await asyncio.sleep(60)
         return ""
 
-    return app
+    return counter
 
 
-def reads_then_writes() -> App:
-    """Reads the count and then writes it, with no lock between."""
-    app = _app()
-
-    @app.get("/")
-    async def hit() -> str:
-        async with transaction() as connection:
-            number = (await connection.execute(READ)).scalar_one() + 1
-        async with transaction() as connection:
-            await connection.execute(WRITE, {"count": number})
-        return page(number)
-
-    return app
-
-
-def answers_before_the_commit() -> App:
-    """Counts in memory, and writes what it has told its clients a second later."""
-    app = _app()
-    told = 0
-
-    @app.before_serving
-    async def begin() -> None:
-        nonlocal told
-        async with app.app_context(), transaction() as connection:
-            told = (await connection.execute(READ)).scalar_one()
+def answers_before_the_commit() -> Quart:
+    """Counts in memory; every 50th number is written to the file COUNT_FILE, after a second."""
+    logs.configure("INFO", json=True)
+    app = Quart(__name__)
+    file = Path(os.environ["COUNT_FILE"])
+    given = int(file.read_text()) if file.exists() else 0
 
     @app.get("/")
     async def hit() -> str:
-        nonlocal told
-        told += 1
-        if told % 50 == 0:
+        nonlocal given
+        given += 1
+        if given % 50 == 0:
             app.add_background_task(write)
-        return page(told)
+        return page(given)
 
     async def write() -> None:
         await asyncio.sleep(1)
-        async with transaction() as connection:
-            await connection.execute(WRITE, {"count": told})
+        await asyncio.to_thread(file.write_text, str(given))
 
-    return app
-
-
-def _app() -> App:
-    settings = load_settings()
-    logs.configure(settings.log_level, json=True)
-    app = App(settings)
-    database.register(app)
-    health.register(app)
     return app

@@ -6,16 +6,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
+import psutil
+
+from harness.processes import Hypercorn, free_port
 from service.platform.settings import ROOT
 
-SCENARIOS = {path.stem: path for path in sorted((ROOT / "loadtests/scenarios").glob("*.py"))}
+FOLDER = "loadtests/scenarios"
+
+SCENARIOS = sorted(path.stem for path in (ROOT / FOLDER).glob("*.py"))
+
+CLASSES = ["".join(word.title() for word in name.split("_")) for name in SCENARIOS]
+
+ALL = "all"
+"""All scenarios in one run."""
 
 
 def command(scenario: str, url: str, *options: str) -> list[str]:
     """Returns the command of a headless run of ten users, for correctness alone unless told otherwise."""
     own = [] if "--thresholds" in options else ["--thresholds", "none"]
     users = [] if "--users" in options else ["--users", "10", "--spawn-rate", "100"]
-    locustfile = str(SCENARIOS[scenario].relative_to(ROOT))
+    # For --processes: their master's own port, since other tests may run beside this one.
+    port = str(free_port())
+    own += ["--master-bind-port", port, "--master-port", port]
+    locustfile = FOLDER if scenario == ALL else f"{FOLDER}/{scenario}.py"
     return [sys.executable, "-m", "locust", "-f", locustfile, "--host", url, "--headless", *users, *own, *options]
 
 
@@ -49,3 +63,16 @@ def loading(scenario: str, url: str, *options: str, log: Path) -> Iterator["subp
     finally:
         process.kill()
         process.wait()
+
+
+def value(right: str) -> int:
+    """Returns the value of the counter without a fault, and does not count."""
+    return int(httpx.get(f"{right}/value").text)
+
+
+def kill(server: Hypercorn) -> None:
+    """Ends a server without a warning."""
+    for child in psutil.Process(server.process.pid).children(recursive=True):
+        child.kill()
+    server.process.kill()
+    server.process.wait()

@@ -4,15 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.loadtests.locust_runs import SCENARIOS, load
+from tests.loadtests.locust_runs import CLASSES, load
 
 with pytest.MonkeyPatch.context() as environment:
     environment.setenv("LOCUST_SKIP_MONKEY_PATCH", "1")  # gevent's is for a process of Locust's own
     from locust.stats import RequestStats
 
     from loadtests.thresholds import DEFAULT, Thresholds, ThresholdsError, entry_of, load_thresholds, missed
-
-CLASSES = ["".join(word.title() for word in name.split("_")) for name in SCENARIOS]
 
 
 def test_the_default_file_has_every_scenario() -> None:
