@@ -4,11 +4,12 @@ A hit comes in by a route (`page`, `api`), waits in its counter's lane (`lanes`)
 in one transaction (`sessions`).
 """
 
-from service.counter import api, openapi, page
+from service.counter import api, page
 from service.counter.commands import receipts_group
 from service.counter.lanes import Lanes
 from service.counter.sessions import Sessions
 from service.counter.settings import load_counter_settings
+from service.platform import openapi
 from service.platform.app import App
 
 __all__ = ["register"]
@@ -21,7 +22,7 @@ def register(app: App) -> None:
     app.connections += settings.lane_pool_size
     app.register_blueprint(page.blueprint)
     app.register_blueprint(api.blueprint)
-    openapi.register(app)
+    openapi.register(app, api.DESCRIBED)
     app.cli.add_command(receipts_group(database, settings))
 
     @app.before_serving

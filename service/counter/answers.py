@@ -37,11 +37,3 @@ class KeyUsedOtherwise(Problem):
     def __init__(self) -> None:
         text = "This Idempotency-Key was sent before with another amount: use a new one for another request."
         super().__init__(HTTPStatus.UNPROCESSABLE_ENTITY, "key-used-otherwise", text)
-
-
-class MalformedKey(Problem):
-    """The Idempotency-Key cannot be taken."""
-
-    def __init__(self) -> None:
-        text = "The Idempotency-Key must be one header with 1 to 255 visible ASCII characters, in quotes or without."
-        super().__init__(HTTPStatus.BAD_REQUEST, "malformed-key", text)

@@ -86,30 +86,24 @@ class History(msgspec.Struct):
     hits: list[Bucket]
 
 
-class ProblemDetails(msgspec.Struct):
-    """Problem Details (RFC 9457); docs/counter/api.md names each type."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-
-
 class PageQuery(msgspec.Struct):
     """What GET /counters is asked."""
 
     after: Annotated[str, Meta(description="The name after which the page begins.")] = ""
-    limit: Annotated[int, Meta(ge=1, le=LARGEST_PAGE)] = 20
+    limit: Annotated[int, Meta(ge=1, le=LARGEST_PAGE, description="1 to 100.")] = 20
+
+
+_TIME = "RFC 3339, with `Z` or an offset (its + written %2B)."
 
 
 class HistoryQuery(msgspec.Struct):
     """What a history is asked."""
 
-    from_: Annotated[datetime, Meta(tz=True, description="By default 24 hours before `to`.")] | UnsetType = (
+    from_: Annotated[datetime, Meta(tz=True, description=f"{_TIME} By default 24 hours before `to`.")] | UnsetType = (
         msgspec.field(name="from", default=UNSET)
     )
-    to: Annotated[datetime, Meta(tz=True, description="By default now.")] | UnsetType = UNSET
-    by: Literal["hour", "day"] = "hour"
+    to: Annotated[datetime, Meta(tz=True, description=f"{_TIME} By default now.")] | UnsetType = UNSET
+    by: Annotated[Literal["hour", "day"], Meta(description="`hour` or `day`.")] = "hour"
 
 
 class KeyHeader(msgspec.Struct):

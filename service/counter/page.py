@@ -3,7 +3,7 @@
 from quart import Blueprint, Response, current_app, request
 from werkzeug.exceptions import ServiceUnavailable
 
-from service.counter.idempotency import idempotency_key
+from service.platform.idempotency import idempotency_key
 
 PAGE = "page"
 """The name of the page's own counter, which is made again should someone delete it."""

@@ -2,37 +2,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from werkzeug.datastructures import Headers
 
 from harness.databases import Database
-from service.counter.answers import MalformedKey
-from service.counter.idempotency import idempotency_key
 from tests.conftest import Start
 from tests.counter.audit import audit
 from tests.counter.page import number_in
 
 pytestmark = pytest.mark.any_database
-
-
-@pytest.mark.parametrize(
-    ("header", "key"),
-    [
-        ("8e03978e-40d5-43dd-bc93-6894a57f9324", "8e03978e-40d5-43dd-bc93-6894a57f9324"),
-        ('"8e03978e-40d5-43dd-bc93-6894a57f9324"', "8e03978e-40d5-43dd-bc93-6894a57f9324"),
-        (r'"a \"quoted\" \\ one"', r'a "quoted" \ one'),
-        ("x" * 255, "x" * 255),
-    ],
-)
-def test_a_key_is_the_same_with_quotes_and_without(header: str, key: str) -> None:
-    assert idempotency_key(Headers([("Idempotency-Key", header)])) == key
-
-
-@pytest.mark.parametrize("header", ["", '""', '"open', "two words", "a,b", "x" * 256, "caf\xe9", '"a\tb"', "a\x7f"])
-def test_a_malformed_key_is_refused(header: str) -> None:
-    with pytest.raises(MalformedKey):
-        idempotency_key(Headers([("Idempotency-Key", header)]))
-    with pytest.raises(MalformedKey):
-        idempotency_key(Headers([("Idempotency-Key", "a"), ("Idempotency-Key", "b")]))
 
 
 def test_a_key_from_a_hundred_clients_at_once_on_all_workers_is_counted_once(database: Database, start: Start) -> None:

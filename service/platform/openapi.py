@@ -6,6 +6,7 @@ as they are.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,20 +16,40 @@ from quart_schema import Info, QuartSchema
 from quart_schema.openapi import HttpSecurityScheme, OpenAPIProvider
 from werkzeug.routing import Rule
 
-from service.counter.models import ProblemDetails
 from service.platform.app import App
 
 _View = TypeVar("_View", bound=Callable[..., Any])
 
 _STATIC = Path(__file__).parent / "static"
-_NAME = {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,62}$"}
-_RECEIPT = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
 _TEXT = {
     "application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}},
     "text/html": {"schema": {"type": "string"}},
 }
 
 blueprint = Blueprint("openapi", __name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class API:
+    """What the document says of the application: `blueprints` are those whose routes are in it.
+
+    `path_parameters` has a JSON schema for each variable of a path, `errors` says where the errors are described.
+    """
+
+    title: str
+    version: str
+    blueprints: tuple[str, ...]
+    path_parameters: dict[str, dict[str, Any]]
+    errors: str
+
+
+class ProblemDetails(msgspec.Struct):
+    """Problem Details (RFC 9457); the application's documents name each type."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
 
 
 def problems(*statuses: int) -> Callable[[_View], _View]:
@@ -41,21 +62,26 @@ def problems(*statuses: int) -> Callable[[_View], _View]:
     return document
 
 
-def register(app: App) -> None:
+def register(app: App, api: API) -> None:
     """Adds the routes. The document is made when it is first asked for, by each worker once."""
     app.config.update(
         QUART_SCHEMA_CONVERSION_PREFERENCE="msgspec",
         QUART_SCHEMA_CONVERT_CASING=False,
         QUART_SCHEMA_PYDANTIC_DUMP_OPTIONS={},
     )
+    app.extensions["api"] = api
     app.register_blueprint(blueprint)
 
 
 class _Provider(OpenAPIProvider):
     """The API's routes, with what quart-schema's decorators cannot say."""
 
+    def __init__(self, app: App, schema: QuartSchema, api: API) -> None:
+        super().__init__(app, schema)
+        self._api = api
+
     def generate_rules(self) -> Iterable[Rule]:
-        return (rule for rule in super().generate_rules() if rule.endpoint.startswith("api."))
+        return (rule for rule in super().generate_rules() if rule.endpoint.partition(".")[0] in self._api.blueprints)
 
     def build_paths(self, rule: Rule) -> tuple[dict[str, Any], dict[str, Any]]:
         paths, components = super().build_paths(rule)
@@ -75,13 +101,13 @@ class _Provider(OpenAPIProvider):
         if method == "delete":
             operation["responses"][204] = {"description": "It is deleted."}
         if 201 in operation["responses"]:
-            location = {"description": "The counter's path.", "schema": {"type": "string"}}
+            location = {"description": "Its path.", "schema": {"type": "string"}}
             operation["responses"][201]["headers"] = {"Location": location}
         for status in statuses:
-            operation["responses"][status] = {"description": "See docs/counter/api.md.", "content": _TEXT}
+            operation["responses"][status] = {"description": self._api.errors, "content": _TEXT}
         for parameter in operation["parameters"]:
             if parameter["in"] == "path":
-                parameter["schema"] = _NAME if parameter["name"] == "name" else _RECEIPT
+                parameter["schema"] = self._api.path_parameters[parameter["name"]]
 
 
 def _components(model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -95,13 +121,14 @@ async def document() -> Response:
     """The API as OpenAPI 3.1."""
     kept = current_app.extensions.get("openapi")
     if kept is None:
+        api: API = current_app.extensions["api"]
         schema = QuartSchema(
-            info=Info(title="Tally", version="0.1.0"),
+            info=Info(title=api.title, version=api.version),
             security_schemes={"bearer": HttpSecurityScheme(scheme="bearer")},
             conversion_preference="msgspec",
         )
         app = current_app._get_current_object()  # type: ignore[attr-defined]  # the provider keeps a weak reference
-        kept = current_app.extensions["openapi"] = msgspec.json.encode(_Provider(app, schema).schema())
+        kept = current_app.extensions["openapi"] = msgspec.json.encode(_Provider(app, schema, api).schema())
     return Response(kept, content_type="application/json")
 
 

@@ -1,10 +1,11 @@
 """The Idempotency-Key header of the IETF's draft (draft-ietf-httpapi-idempotency-key-header)."""
 
 import re
+from http import HTTPStatus
 
 from werkzeug.datastructures import Headers
 
-from service.counter.answers import MalformedKey
+from service.platform.problems import Problem
 
 _STRING = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])+)"')
 """A string of structured fields (RFC 9651, 3.3.3), as the draft has it."""
@@ -13,6 +14,14 @@ _BARE = re.compile(r"[!#-+\--~]+")
 """What clients send who leave the quotes out. A comma would be two headers in one."""
 
 _LONGEST = 255
+
+
+class MalformedKey(Problem):
+    """The Idempotency-Key cannot be taken."""
+
+    def __init__(self) -> None:
+        text = "The Idempotency-Key must be one header with 1 to 255 visible ASCII characters, in quotes or without."
+        super().__init__(HTTPStatus.BAD_REQUEST, "malformed-key", text)
 
 
 def idempotency_key(headers: Headers) -> str | None:

@@ -1,0 +1,87 @@
+"""Bodies and query strings as msgspec structs, the same that /openapi.json shows, and answers as JSON."""
+
+import functools
+import re
+from collections.abc import Hashable
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import msgspec
+from quart import Response, request
+from werkzeug.exceptions import UnsupportedMediaType
+
+from service.platform.problems import Problem
+
+_T = TypeVar("_T")
+
+_WHOLE = re.compile(r"[0-9]{1,18}")
+_PLACE = re.compile(r" - at `\$\.(.+)`$")
+"""How msgspec ends its messages: with the field that cannot be taken."""
+
+
+class MalformedBody(Problem):
+    """The request's body cannot be taken."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(HTTPStatus.BAD_REQUEST, "malformed-body", f"The body cannot be taken: {reason}.")
+
+
+class MalformedParameter(Problem):
+    """A part of the request's address cannot be taken."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(HTTPStatus.BAD_REQUEST, "malformed-parameter", reason)
+
+
+async def body(kind: type[_T]) -> _T:
+    """Returns the request's JSON body as a struct, its defaults if there is none.
+
+    Raises MalformedBody, and UnsupportedMediaType where it is of another type than application/json.
+    """
+    data = await request.get_data(as_text=False)
+    if not data:
+        return kind()
+    if request.mimetype != "application/json":
+        raise UnsupportedMediaType("The body must be application/json.")
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedBody(str(error)) from None
+
+
+def query(kind: type[_T]) -> _T:
+    """Returns the query string as a struct; what it has no field for is ignored, of a repeated one the first is taken.
+
+    Raises MalformedParameter, which ends with the field's description in the struct.
+    """
+    fields = _fields(kind)  # type: ignore[arg-type]  # mypy does not take a class for hashable
+    given: dict[str, object] = {}
+    for name, (is_number, _) in fields.items():
+        text = request.args.get(name)
+        if text is not None:
+            given[name] = int(text) if is_number and _WHOLE.fullmatch(text) else text
+    try:
+        # Strictly: otherwise a number is taken for a time, and 1e1 for a whole number.
+        return msgspec.convert(given, kind)
+    except msgspec.ValidationError as error:
+        place = _PLACE.search(str(error))
+        name = place[1] if place else ""
+        reason = str(error).removesuffix(place[0] if place else "")
+        raise MalformedParameter(f"`{name}`: {reason}. {fields[name][1] if name in fields else ''}".rstrip()) from None
+
+
+def answer(value: object, status: int = HTTPStatus.OK) -> Response:
+    """Returns the value as a JSON answer that no cache keeps."""
+    headers = {"Cache-Control": "no-store"}
+    return Response(msgspec.json.encode(value), status, headers, content_type="application/json")
+
+
+@functools.cache
+def _fields(kind: Hashable) -> dict[str, tuple[bool, str]]:
+    """Returns for each field, by its name in a query string, whether it is a whole number, and its description."""
+    schema: dict[str, Any]
+    (_,), components = msgspec.json.schema_components([kind])
+    fields = {}
+    for name, schema in next(iter(components.values()))["properties"].items():
+        fields[name] = schema.get("type") == "integer", schema.get("description", "")
+    return fields
