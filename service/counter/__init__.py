@@ -28,7 +28,7 @@ def register(app: App) -> None:
     @app.before_serving
     async def open_lanes() -> None:
         sessions = Sessions(database, settings.lane_pool_size)
-        app.extensions["lanes"] = Lanes(sessions, settings, patience=database.pool_timeout)
+        app.extensions["lanes"] = Lanes(sessions, settings, queue_timeout=database.pool_timeout)
 
     @app.after_serving
     async def close_lanes() -> None:

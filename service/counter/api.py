@@ -9,7 +9,7 @@ from quart import Blueprint, Response, current_app, request, url_for
 from quart_schema import document_headers, document_querystring, document_request, document_response, security_scheme
 
 from service.counter import reading, registry
-from service.counter.answers import NoSuchCounter
+from service.counter.errors import NoSuchCounter, NoSuchReceipt
 from service.counter.models import (
     Counted,
     Counter,
@@ -25,7 +25,6 @@ from service.counter.models import (
 from service.counter.names import check_name
 from service.platform.idempotency import idempotency_key
 from service.platform.openapi import API, problems
-from service.platform.problems import Problem
 from service.platform.request_data import MalformedParameter, answer, body, query
 from service.platform.tokens import require_scope
 
@@ -144,8 +143,7 @@ async def receipt(name: str, receipt: str) -> Response:
         raise MalformedParameter("A receipt has 32 hexadecimal digits, 0-9 and a-f.")
     found = await reading.receipt_of(check_name(name), bytes.fromhex(receipt))
     if found is None:
-        text = "This counter has no such receipt; those that are old are rolled up."
-        raise Problem(HTTPStatus.NOT_FOUND, "no-such-receipt", text)
+        raise NoSuchReceipt
     return answer(found)
 
 

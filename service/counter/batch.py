@@ -6,8 +6,9 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from service.counter.answers import LARGEST, CounterFull, KeyUsedOtherwise, Receipt
-from service.counter.sessions import Part, Session
+from service.counter.errors import CounterFull, IdempotencyKeyReused
+from service.counter.sessions import Part, Receipt, Session
+from service.counter.tables import LARGEST
 from service.platform.database import OutcomeUnknown, Unavailable
 
 
@@ -143,7 +144,7 @@ class Batch:
 
 def _answer_keyed(hit: Hit, receipt: Receipt) -> None:
     if receipt.last - receipt.first + 1 != hit.amount:
-        hit.refuse(KeyUsedOtherwise())
+        hit.refuse(IdempotencyKeyReused())
     elif not hit.answer.done():
         hit.answer.set_result(receipt)
 

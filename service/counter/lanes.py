@@ -10,22 +10,36 @@ keys. The row's lock makes that exact: whatever happened before is over and visi
 """
 
 import asyncio
+import contextvars
 import itertools
 import logging
 from collections import deque
 from functools import partial
 
-from pymysql.constants import ER
-
-from service.counter.answers import NoSuchCounter, Receipt
 from service.counter.batch import Batch, Hit
-from service.counter.sessions import Lost, NotConnected, NotDone, Session, Sessions
+from service.counter.errors import NoSuchCounter
+from service.counter.sessions import Lost, NotConnected, NotDone, Receipt, Session, Sessions
 from service.counter.settings import CounterSettings
 from service.platform.database import Unavailable
+from service.platform.mysql_errors import (
+    ER_DUP_ENTRY,
+    ER_LOCK_DEADLOCK,
+    ER_LOCK_WAIT_TIMEOUT,
+    ER_QUERY_INTERRUPTED,
+    ER_QUERY_TIMEOUT,
+    ER_STATEMENT_TIMEOUT,
+)
 
-_PASSING = {ER.LOCK_WAIT_TIMEOUT, ER.LOCK_DEADLOCK, ER.QUERY_INTERRUPTED, 3024, 1969, ER.DUP_ENTRY}
-"""Errors against which a rerun helps. 3024, 1969: the statement took too long (MySQL, MariaDB); DUP_ENTRY: another
-worker has just used one of the keys, and its receipt will be found."""
+_PASSING = {
+    ER_LOCK_WAIT_TIMEOUT,
+    ER_LOCK_DEADLOCK,
+    ER_QUERY_INTERRUPTED,
+    ER_QUERY_TIMEOUT,
+    ER_STATEMENT_TIMEOUT,
+    ER_DUP_ENTRY,
+}
+"""Errors against which a rerun helps. DUP_ENTRY: another worker has just used one of the keys, and its receipt will be
+found."""
 
 _DELAYS = 0.0, 0.05, 0.1, 0.2, 0.5, 1.0
 """Seconds before the first, second, … rerun; the last from then on."""
@@ -46,21 +60,21 @@ log = logging.getLogger(__name__)
 class Lanes:
     """All lanes of a worker. A lane is there while it has hits, and costs nothing afterwards."""
 
-    def __init__(self, sessions: Sessions, settings: CounterSettings, patience: float) -> None:
-        """`patience`: seconds that a hit waits for its transaction to begin."""
+    def __init__(self, sessions: Sessions, settings: CounterSettings, queue_timeout: float) -> None:
+        """`queue_timeout`: seconds that a hit waits for its transaction to begin."""
         self.sessions = sessions
         self.settings = settings
         self.waiting = 0
         self.ids: dict[str, int] = {}
         self.lost: dict[str, list[str]] = {}
         """By counter, the sessions of batches that were given up: they may still hold the row."""
-        self._patience = patience
+        self._queue_timeout = queue_timeout
         self._lanes: dict[str, Lane] = {}
 
     async def hit(self, name: str, amount: int = 1, key: str | None = None, *, create: bool = False) -> Receipt:
         """Counts `amount` on the counter of that name, which is made if `create`; returns the durable numbers.
 
-        Raises NoSuchCounter, CounterFull, KeyUsedOtherwise and Unavailable, which mean that it was not counted, and
+        Raises NoSuchCounter, CounterFull, IdempotencyKeyReused and Unavailable, which mean that it was not counted, and
         OutcomeUnknown. A caller that is cancelled may or may not have been counted.
         """
         lane = self._lanes.get(name)
@@ -70,7 +84,7 @@ class Lanes:
         if lane is None:
             lane = self._lanes[name] = Lane(self, name)
         loop = asyncio.get_running_loop()
-        hit = Hit(amount, key, loop.create_future(), loop.time() + self._patience)
+        hit = Hit(amount, key, loop.create_future(), loop.time() + self._queue_timeout)
         lane.add(hit, create=create)
         return await hit.answer
 
@@ -95,7 +109,8 @@ class Lane:
 
     def __init__(self, lanes: Lanes, name: str) -> None:
         self.queue: deque[Hit] = deque()
-        self.task = asyncio.create_task(self._run(), name=f"lane {name}")
+        # In a context of its own: what the lane logs is not about the request that happened to make it.
+        self.task = asyncio.create_task(self._run(), name=f"lane {name}", context=contextvars.Context())
         self._lanes = lanes
         self._name = name
         self._create = False

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from service.counter.answers import LARGEST
+from service.counter.tables import LARGEST
 
 LARGEST_AMOUNT = 1_000_000
 LARGEST_PAGE = 100

@@ -7,11 +7,10 @@ from sqlalchemy import bindparam, delete, select, text, update
 from sqlalchemy.dialects.mysql import insert
 
 from service.counter import reading
-from service.counter.answers import NoSuchCounter
+from service.counter.errors import CounterConflict, NoSuchCounter
 from service.counter.models import Counter
 from service.counter.tables import counter, history
 from service.platform.database import transaction
-from service.platform.problems import Problem
 
 RECEIPTS_AT_ONCE = 10_000
 """Receipts that a deletion takes with it; the roll-up removes what is left of more."""
@@ -24,19 +23,11 @@ DELETE_HISTORY = delete(history).where(history.c.counter_id == bindparam("of"))
 DELETE_RECEIPTS = text(f"DELETE FROM receipt WHERE counter_id = :of LIMIT {RECEIPTS_AT_ONCE:d}")  # noqa: S608
 
 
-class ExistsOtherwise(Problem):
-    """The counter is there, and began elsewhere."""
-
-    def __init__(self, start: int) -> None:
-        text = f"This counter is there and started at {start}, which cannot be changed: delete it first."
-        super().__init__(409, "counter-exists-otherwise", text)
-
-
 async def make(name: str, title: str | UnsetType | None, start: int | UnsetType) -> tuple[Counter, bool]:
     """Makes the counter, or gives the one that there is the title if one is given. Returns it, and whether it was made.
 
     It is read in the same transaction: an error never hides that something was done. Raises NoSuchCounter where it
-    was deleted in the very moment, ExistsOtherwise where there is one that started elsewhere than asked.
+    was deleted in the very moment, CounterConflict where there is one that started elsewhere than asked.
     """
     new: dict[str, Any] = {"name": name, "title": None if title is UNSET else title}
     new |= {"start": 0 if start is UNSET else start, "count": 0 if start is UNSET else start}
@@ -59,7 +50,7 @@ async def _change(name: str, title: str | UnsetType | None, start: int | UnsetTy
         if there is None:
             return None
         if start is not UNSET and there.start != start:
-            raise ExistsOtherwise(there.start)
+            raise CounterConflict(there.start)
         if title is not UNSET:
             await connection.execute(_RENAME, {"of": there.id, "new": title})
         return await reading.read_by(connection, name)

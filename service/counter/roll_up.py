@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from pymysql.constants import ER
 from sqlalchemy import Executable, bindparam, delete, exc, select, text
 from sqlalchemy.dialects.mysql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -17,6 +16,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 from service.counter.registry import DELETE_HISTORY, DELETE_RECEIPTS
 from service.counter.tables import IN_ORDER, counter, history, receipt
 from service.platform.database import error_code
+from service.platform.mysql_errors import ER_LOCK_DEADLOCK, ER_LOCK_WAIT_TIMEOUT
 
 PAGE = 1_000
 """Receipts of one transaction at the most."""
@@ -130,7 +130,10 @@ async def _roll_up_counter(connection: AsyncConnection, counter_id: int, retenti
 
 
 def _passes(error: BaseException) -> bool:
-    return isinstance(error, exc.DBAPIError) and error_code(error) in {ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT}
+    return isinstance(error, exc.DBAPIError) and error_code(error) in {
+        ER_LOCK_DEADLOCK,
+        ER_LOCK_WAIT_TIMEOUT,
+    }
 
 
 async def _roll_up_page(connection: AsyncConnection, counter_id: int, retention: int) -> int:

@@ -11,13 +11,23 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import aiomysql
-from pymysql.constants import CR, ER
 from pymysql.err import MySQLError
 from sqlalchemy import event, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from service.counter.answers import LARGEST, Receipt
+from service.counter.tables import LARGEST
 from service.platform.database import create_engine
+from service.platform.mysql_errors import (
+    CR_ERROR_FIRST,
+    CR_ERROR_LAST,
+    ER_CLIENT_INTERACTION_TIMEOUT,
+    ER_CONNECTION_KILLED,
+    ER_DATA_OUT_OF_RANGE,
+    ER_NEW_ABORTING_CONNECTION,
+    ER_NO_SUCH_THREAD,
+    ER_SERVER_SHUTDOWN,
+    ER_SESSION_WAS_KILLED,
+)
 from service.platform.settings import DatabaseSettings
 
 # UPDATE, receipts and COMMIT go in one packet, so that the row is locked for no round trip. LAST_INSERT_ID(expr) makes
@@ -38,14 +48,12 @@ _LOCK = "SELECT count FROM counter WHERE id = %s FOR UPDATE"
 LOOK_UP = """SELECT `key`, first, last FROM receipt
 WHERE `key` IN ({keys}) AND EXISTS (SELECT * FROM counter WHERE id = {id})"""
 
-_OUT_OF_RANGE = 1690  # ER_DATA_OUT_OF_RANGE
-
 _SESSION_ENDED = {
-    ER.SERVER_SHUTDOWN,
-    ER.NEW_ABORTING_CONNECTION,
-    1927,  # ER_CONNECTION_KILLED of MariaDB
-    3169,  # ER_SESSION_WAS_KILLED of MySQL
-    4031,  # ER_CLIENT_INTERACTION_TIMEOUT of MySQL
+    ER_SERVER_SHUTDOWN,
+    ER_NEW_ABORTING_CONNECTION,
+    ER_CONNECTION_KILLED,
+    ER_SESSION_WAS_KILLED,
+    ER_CLIENT_INTERACTION_TIMEOUT,
 }
 
 
@@ -63,6 +71,14 @@ class NotDone(Exception):
 
 class NotConnected(Exception):
     """No session could be had; nothing was done."""
+
+
+class Receipt(NamedTuple):
+    """The numbers `first` to `last` were given under `key` (16 bytes)."""
+
+    key: bytes
+    first: int
+    last: int
 
 
 class Part(NamedTuple):
@@ -167,7 +183,7 @@ class Session:
             )
         except NotDone as error:
             self.has_counted = False
-            if error.code != _OUT_OF_RANGE:
+            if error.code != ER_DATA_OUT_OF_RANGE:
                 raise
             return None
         self._in_transaction = False
@@ -180,7 +196,7 @@ class Session:
             try:
                 await self._run(f"KILL {connection_id:d}")
             except NotDone as error:
-                if error.code != ER.NO_SUCH_THREAD:
+                if error.code != ER_NO_SUCH_THREAD:
                     raise
 
     async def roll_back(self) -> None:
@@ -221,7 +237,7 @@ class Session:
                 yield aiomysql.Cursor(self._connection)
         except (MySQLError, OSError, RuntimeError, EOFError) as error:
             code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
-            by_server = isinstance(error, MySQLError) and code and not CR.CR_ERROR_FIRST <= code <= CR.CR_ERROR_LAST
+            by_server = isinstance(error, MySQLError) and code and not CR_ERROR_FIRST <= code <= CR_ERROR_LAST
             if by_server and code not in _SESSION_ENDED:
                 raise NotDone(code, str(error.args[-1])) from error
             self.is_lost = True

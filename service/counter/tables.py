@@ -5,7 +5,10 @@ from sqlalchemy.dialects.mysql import BIGINT, BINARY, DATETIME, INTEGER, VARCHAR
 
 from service.platform.database import TABLE_OPTIONS, metadata
 
-__all__ = ["IN_ORDER", "counter", "history", "metadata", "receipt"]
+__all__ = ["IN_ORDER", "LARGEST", "counter", "history", "metadata", "receipt"]
+
+LARGEST = 2**53 - 1
+"""The last number that JavaScript clients can tell from its neighbours; counters stop there."""
 
 _NOW = text("CURRENT_TIMESTAMP(6)")
 

@@ -12,12 +12,12 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import aiomysql
-from pymysql.constants import CR, ER
 from quart import current_app
 from sqlalchemy import URL, AsyncAdaptedQueuePool, Engine, MetaData, NullPool, event, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from service.platform.app import App
+from service.platform.mysql_errors import CR_SERVER_LOST, ER_NO_SUCH_TABLE
 from service.platform.settings import DatabaseSettings
 
 _T = TypeVar("_T")
@@ -169,7 +169,7 @@ def _may_be_tried_again(error: exc.DBAPIError) -> bool:
     The driver raises OperationalError for what lies with the server, and other classes for what lies with us.
     """
     kinds = (exc.OperationalError, exc.InterfaceError, exc.InternalError)
-    return error.connection_invalidated or isinstance(error, kinds) or error_code(error) == ER.NO_SUCH_TABLE
+    return error.connection_invalidated or isinstance(error, kinds) or error_code(error) == ER_NO_SUCH_TABLE
 
 
 def _summary(error: exc.DBAPIError) -> str:
@@ -190,7 +190,7 @@ async def _connect(*, settings: DatabaseSettings, **arguments: Any) -> "_Connect
     except TimeoutError:
         connection.close()
         raise aiomysql.OperationalError(
-            CR.CR_SERVER_LOST, f"no connection to the database within {settings.connect_timeout:g} s"
+            CR_SERVER_LOST, f"no connection to the database within {settings.connect_timeout:g} s"
         ) from None
     _bound_silence(connection, settings)
     return connection
@@ -245,8 +245,6 @@ class _Connection(aiomysql.Connection):  # type: ignore[misc]  # aiomysql has no
                 return await command
         except TimeoutError:
             # aiomysql has closed the connection, as it does on every cancellation: no later user reads this answer.
-            raise aiomysql.OperationalError(
-                CR.CR_SERVER_LOST, f"no answer within {self._statement_timeout:g} s"
-            ) from None
+            raise aiomysql.OperationalError(CR_SERVER_LOST, f"no answer within {self._statement_timeout:g} s") from None
         except RuntimeError as error:
-            raise aiomysql.OperationalError(CR.CR_SERVER_LOST, f"connection lost ({error})") from error
+            raise aiomysql.OperationalError(CR_SERVER_LOST, f"connection lost ({error})") from error

@@ -11,7 +11,6 @@ from typing import Any
 
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from pymysql.constants import ER
 from quart import Response
 from sqlalchemy import exc, text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -19,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from service.platform import lifecycle
 from service.platform.app import App
 from service.platform.database import NotDurable, create_engine, error_code
+from service.platform.mysql_errors import ER_NO_SUCH_TABLE
 from service.platform.problems import problem_details
 from service.platform.settings import ROOT
 
@@ -78,7 +78,7 @@ class Readiness:
         except TimeoutError:
             return f"The database did not answer within {TIMEOUT:g} s."
         except exc.DBAPIError as error:
-            if error_code(error) == ER.NO_SUCH_TABLE:
+            if error_code(error) == ER_NO_SUCH_TABLE:
                 return self._reason_against_revisions([])
             if isinstance(error.orig, NotDurable):
                 return str(error.orig.args[1])

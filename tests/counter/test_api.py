@@ -83,7 +83,7 @@ def test_twenty_who_make_a_counter_at_once_make_it_once(client: httpx.Client, na
     with ThreadPoolExecutor(20) as threads:
         answers = list(threads.map(lambda _: client.put(f"/counters/{name}").status_code, range(20)))
     assert sorted(answers) == [200] * 19 + [201]
-    assert problem(client.put(f"/counters/{name}", json={"start": 5})) == (409, "counter-exists-otherwise")
+    assert problem(client.put(f"/counters/{name}", json={"start": 5})) == (409, "counter-conflict")
 
 
 def test_a_key_gives_its_numbers_again_and_none_for_another_amount(client: httpx.Client, name: str) -> None:
@@ -93,7 +93,7 @@ def test_a_key_gives_its_numbers_again_and_none_for_another_amount(client: httpx
     client.post(f"/counters/{name}/hits")
     assert client.post(f"/counters/{name}/hits", json={"amount": 3}, headers=key).json() == first
     again = client.post(f"/counters/{name}/hits", headers=key)
-    assert problem(again) == (422, "key-used-otherwise")
+    assert problem(again) == (422, "idempotency-key-reused")
     assert client.get(f"/counters/{name}").json()["value"] == 4
 
 
@@ -174,7 +174,7 @@ def test_a_put_leaves_what_it_does_not_name(client: httpx.Client, name: str) -> 
     same = client.put(f"/counters/{name}")
     assert (same.status_code, same.json()["title"], same.json()["start"]) == (200, "Old", 7)
     assert client.put(f"/counters/{name}", json={"title": None}).json()["title"] is None
-    assert problem(client.put(f"/counters/{name}", json={"start": 0})) == (409, "counter-exists-otherwise")
+    assert problem(client.put(f"/counters/{name}", json={"start": 0})) == (409, "counter-conflict")
 
 
 @pytest.mark.parametrize(
@@ -264,5 +264,5 @@ def test_a_key_from_a_hundred_clients_on_two_servers_is_counted_once(
             assert set(threads.map(hit, range(100))) == {(200, 5)}
         for url in urls:
             again = httpx.post(url, json={"amount": 6}, headers={"Idempotency-Key": "same", "Accept": JSON})
-            assert problem(again) == (422, "key-used-otherwise")
+            assert problem(again) == (422, "idempotency-key-reused")
     assert audit(books, name) == 5

@@ -1,16 +1,20 @@
 """The connection to the database is cut at every point of what a lane says to it. G1 to G6 hold."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 
 import pymysql
 import pytest
 
 from harness.databases import Database
 from harness.proxy import LOGIN, Cut, Moment, Proxy, proxy
-from service.counter.answers import LARGEST, NoSuchCounter, Receipt
+from service.counter.errors import NoSuchCounter
 from service.counter.lanes import Lanes
+from service.counter.sessions import Receipt
+from service.counter.tables import LARGEST
 from service.platform.database import OutcomeUnknown, Unavailable
 from tests.conftest import MakeApp
 from tests.counter.audit import audit
@@ -90,6 +94,26 @@ async def test_a_lost_connection_costs_no_number_and_gives_none_twice(
         assert await lanes.hit(name, 2, "b") == b
         assert audit(shared, name) == 7
         assert (await lanes.hit(name)).last == 8
+
+
+async def test_a_lane_logs_outside_the_request_that_made_it(shared: Database, name: str, make_app: MakeApp) -> None:
+    request: ContextVar[str] = ContextVar("request", default="none")
+    logged: list[str] = []
+
+    def note(_record: logging.LogRecord) -> bool:
+        logged.append(request.get())
+        return True
+
+    request.set("the one that made the lane")
+    log = logging.getLogger("service.counter.lanes")
+    log.addFilter(note)
+    try:
+        async with proxy(shared.server.port) as here, lanes_behind(here, make_app) as lanes:
+            here.cuts = [Cut(COUNT, "sent")]
+            await lanes.hit(name)
+    finally:
+        log.removeFilter(note)
+    assert set(logged) == {"none"}
 
 
 async def test_a_recovery_waits_for_a_session_however_long_others_need_it(

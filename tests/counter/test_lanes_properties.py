@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.databases import Database
-from service.counter.answers import KeyUsedOtherwise, Receipt
+from service.counter.errors import IdempotencyKeyReused
+from service.counter.sessions import Receipt
 from service.platform.app import App
 from service.platform.database import Unavailable
 from tests.conftest import MakeApp
@@ -86,7 +87,7 @@ async def check(database: Database, workers: list[App], steps: list[Hit | Kill])
             task.cancel()
     outcomes = await asyncio.gather(*(task for _, task in tasks), return_exceptions=True)
     for one, outcome in zip((one for one, _ in tasks), outcomes, strict=True):
-        refused_rightly = isinstance(outcome, KeyUsedOtherwise) and one.key is not None
+        refused_rightly = isinstance(outcome, IdempotencyKeyReused) and one.key is not None
         left = isinstance(outcome, asyncio.CancelledError) and one.patience is not None
         # A session that is killed while it logs in has done nothing: 503, which the sum below takes at its word.
         away = isinstance(outcome, Unavailable) and Kill() in steps

@@ -1,0 +1,52 @@
+"""The errors that the counter answers; of those that a hit is answered, each means that it was not counted."""
+
+from http import HTTPStatus
+
+from service.counter.tables import LARGEST
+from service.platform.problems import Problem
+
+
+class NoSuchCounter(Problem):
+    """No counter has this name."""
+
+    def __init__(self) -> None:
+        super().__init__(HTTPStatus.NOT_FOUND, "no-such-counter", "There is no counter of this name.")
+
+
+class CounterFull(Problem):
+    """The amount would take the counter above its largest number."""
+
+    def __init__(self) -> None:
+        super().__init__(HTTPStatus.CONFLICT, "counter-full", f"A counter ends at {LARGEST}; this has no room for it.")
+
+
+class IdempotencyKeyReused(Problem):
+    """The Idempotency-Key was sent before with another amount."""
+
+    def __init__(self) -> None:
+        text = "This Idempotency-Key was sent before with another amount: use a new one for another request."
+        super().__init__(HTTPStatus.UNPROCESSABLE_ENTITY, "idempotency-key-reused", text)
+
+
+class CounterConflict(Problem):
+    """The counter is there, and began elsewhere."""
+
+    def __init__(self, start: int) -> None:
+        text = f"This counter is there and started at {start}, which cannot be changed: delete it first."
+        super().__init__(HTTPStatus.CONFLICT, "counter-conflict", text)
+
+
+class NoSuchReceipt(Problem):
+    """The counter has no receipt of this key, or no longer."""
+
+    def __init__(self) -> None:
+        text = "This counter has no such receipt; those that are old are rolled up."
+        super().__init__(HTTPStatus.NOT_FOUND, "no-such-receipt", text)
+
+
+class MalformedName(Problem):
+    """No counter can have this name."""
+
+    def __init__(self) -> None:
+        text = "A counter's name has 1 to 63 of a-z, 0-9, '.', '_' and '-', and begins with a letter or a digit."
+        super().__init__(HTTPStatus.BAD_REQUEST, "malformed-name", text)
