@@ -1,6 +1,6 @@
 """The bodies, queries and answers of the API, as msgspec reads and writes them and as /openapi.json shows them.
 
-pydantic 2.14 took 6.7 times (6.0 to 7.0) as long for a hit's body and answer: benchmarks/validation.py.
+pydantic 2.14 took 6.7 times (6.0 to 7.0) as long for a hit's body and answer when it was measured.
 """
 
 from datetime import datetime

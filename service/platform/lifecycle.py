@@ -38,6 +38,11 @@ def register(app: Quart) -> None:
     async def leave_in_order() -> AsyncGenerator[None]:
         master, (event, sockets) = multiprocessing.parent_process(), _given_by_hypercorn()
         if master is None or event is None or sys.platform == "win32":
+            if master is not None and event is None:
+                log.error(
+                    "this worker was given no shutdown event that is known here (Hypercorn 0.18 does): it does not end "
+                    "its requests before it leaves; use the Hypercorn that requirements/production.txt pins"
+                )
             yield
             return
         _warn_of_unknown_keys()

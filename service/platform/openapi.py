@@ -1,7 +1,7 @@
 """/openapi.json, made of the routes by quart-schema, and /docs, a page to try them.
 
 Only the provider of quart-schema is used. Its extension wraps `make_response` and its validators wrap the views, with
-which a POST took 1.24 times (0.99 to 1.44) as long: benchmarks/validation.py. Its other decorators leave the views
+which a POST took 1.24 times (0.99 to 1.44) as long when it was measured. Its other decorators leave the views
 as they are.
 """
 

@@ -63,6 +63,11 @@ def test_requests_in_flight_at_sigterm_end_well_and_new_ones_are_refused(
     assert not server.logged("Traceback")
 
 
+def test_a_worker_that_finds_no_shutdown_event_says_so(database: Database, start: Start) -> None:
+    server = start(app="tests.platform.without_shutdown_event:app", workers=1)
+    wait_until(lambda: server.logged("no shutdown event"))
+
+
 def test_workers_end_their_requests_and_leave_when_the_master_is_killed(database: Database, start: Start) -> None:
     server = start(app="tests.platform.probe:app", workers=2)
     workers = server.workers()
