@@ -5,6 +5,7 @@ the worker out, one that hangs on a lost server is.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -55,19 +56,24 @@ class Readiness:
     async def serve(self) -> AsyncGenerator[None]:
         """Runs while the application serves: logs when the worker becomes ready, and what keeps it from that."""
         self._engine = create_engine(self._settings.database)
-        waiting = asyncio.create_task(self._wait(), name="readiness")
+        stopping = asyncio.Event()
+        waiting = asyncio.create_task(self._wait(stopping), name="readiness")
         yield
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
+        stopping.set()
+        # Neither is cancelled: a connection that is being made or closed in that moment would be left open.
+        await asyncio.gather(waiting, *filter(None, [self._look]), return_exceptions=True)
         await self._engine.dispose()
 
-    async def _wait(self) -> None:
+    async def _wait(self, stopping: asyncio.Event) -> None:
         last = ""
         while (reason := await self.reason_against()) is not None:
             if reason != last:
                 log.warning("not ready: %s", reason)
             last = reason
-            await asyncio.sleep(TIMEOUT)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TIMEOUT):
+                    await stopping.wait()
+                return
         log.info("ready")
         await self._warn_of_too_many_connections()
 

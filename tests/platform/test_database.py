@@ -57,7 +57,7 @@ async def test_no_connection_is_made_before_the_application_serves(database: Dat
     async with app.test_app(), app.app_context():
         await scalar("SELECT 1")
         assert database.processes()
-    assert not database.processes()
+    await asyncio.to_thread(wait_until, lambda: not database.processes())
 
 
 async def test_a_session_is_read_committed_in_utc_and_gives_up_waiting_early(app: App) -> None:

@@ -1,3 +1,4 @@
+import asyncio
 import http.client
 import json
 import re
@@ -13,7 +14,7 @@ import pytest
 from harness.databases import Database, make_database, private_mariadb
 from harness.processes import Hypercorn, free_port, hypercorn, is_ready, wait_until
 from service.platform.settings import ROOT
-from tests.conftest import SECRET_KEY, Start
+from tests.conftest import SECRET_KEY, MakeApp, Start
 
 
 def alembic(environment: dict[str, str], *arguments: str) -> None:
@@ -153,3 +154,10 @@ def test_a_database_that_refuses_is_not_ready_and_clients_see_no_cause(
     assert answer.headers["retry-after"]
     assert database.environment["DB_USERNAME"] not in answer.text
     assert server.logged("Access denied")
+
+
+async def test_a_look_at_the_database_ends_before_the_worker_has_left(database: Database, make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.test_app():
+        assert "readiness" in {task.get_name() for task in asyncio.all_tasks()}
+    assert asyncio.all_tasks() == {asyncio.current_task()}
