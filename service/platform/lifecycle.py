@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 def register(app: Quart) -> None:
     """Makes a worker of Hypercorn's leave as described; elsewhere (`quart run`) it changes nothing."""
+    if (given := _given_by_hypercorn()[0]) is not None:
+        _read_without_its_lock(given)
 
     @app.while_serving
     async def leave_in_order() -> AsyncGenerator[None]:
@@ -58,6 +60,16 @@ def draining() -> bool:
     """Whether this worker has been told to leave. It answers what it holds and takes nothing new."""
     event, _ = _given_by_hypercorn()
     return event is not None and event.is_set()
+
+
+def _read_without_its_lock(event: Event) -> None:
+    """Has `is_set` look at the event's semaphore alone, for all that ask in this process, Hypercorn included.
+
+    Python's own takes the event's lock, many times a second. A worker that is killed while it has the lock keeps it for
+    ever: the others and the master would stop at once, in the middle of their transactions.
+    """
+    is_zero = event._flag._semlock._is_zero  # type: ignore[attr-defined]
+    event.is_set = lambda: not is_zero()  # type: ignore[method-assign]
 
 
 def _warn_of_unknown_keys() -> None:

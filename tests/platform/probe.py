@@ -5,6 +5,8 @@ Hypercorn loads `tests.platform.probe:app` as it does the service; it has what t
 
 import asyncio
 import logging
+import multiprocessing
+import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from quart import Blueprint, Response, current_app, request, session, websocket
@@ -17,6 +19,20 @@ from service.platform.settings import load_settings
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("probe", __name__, url_prefix="/probe")
+
+
+@blueprint.get("/process")
+async def process() -> str:
+    """Sleeps for so many seconds, and says in which process."""
+    await asyncio.sleep(request.args.get("seconds", 0.0, float))
+    return str(os.getpid())
+
+
+@blueprint.get("/lock")
+async def lock() -> str:
+    """Has the lock of Hypercorn's event for so many seconds, and says in which process."""
+    with multiprocessing.current_process()._kwargs["shutdown_event"]._cond:  # type: ignore[attr-defined]
+        return await process()
 
 
 @blueprint.get("/sleep")

@@ -100,6 +100,21 @@ def test_the_pool_is_closed_when_the_worker_leaves(database: Database, start: St
     assert not server.logged("garbage collector")
 
 
+def test_a_worker_is_not_stopped_by_another_that_has_the_events_lock(database: Database, start: Start) -> None:
+    server = start(app="tests.platform.probe:app", workers=2)
+
+    def answer(what: str, seconds: float) -> str:
+        return httpx.get(f"{server.url}/probe/{what}?seconds={seconds}", timeout=30).text
+
+    with ThreadPoolExecutor(9) as threads:
+        holder = threads.submit(answer, "lock", 8)
+        others: set[str] = set()
+        while len(others) < 2 and not holder.done():
+            others.update(threads.map(answer, ["process"] * 8, [0.5] * 8))  # for several looks at the event each
+        assert not holder.done(), "the other worker answered only when the lock was let go"
+    assert holder.result() in others
+
+
 def test_a_killed_worker_ends_the_server_so_that_its_supervisor_starts_it_anew(
     database: Database, start: Start
 ) -> None:
