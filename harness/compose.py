@@ -94,8 +94,9 @@ class Stack:
 
     def mysql(self, statement: str) -> list[list[str]]:
         """Runs SQL as root in the MySQL container; returns the rows."""
-        script = 'MYSQL_PWD=$(cat /run/secrets/mysql_root_password) mysql -h127.0.0.1 -uroot -NBe "$1" tally'
-        printed = docker("exec", self.containers("mysql")[0], "sh", "-c", script, "-", statement)
+        script = 'MYSQL_PWD=$(cat /run/secrets/mysql_root_password) mysql -h127.0.0.1 -uroot -NBe "$1" "$2"'
+        arguments = "sh", "-c", script, "-", statement, "tally"
+        printed = docker("exec", self.containers("mysql")[0], *arguments)
         return [line.split("\t") for line in printed.splitlines()]
 
     def status(self, target: str = "/") -> int:

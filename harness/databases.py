@@ -178,14 +178,15 @@ def new_database(server: DatabaseServer) -> Iterator[Database]:
 
 def make_database(server: DatabaseServer) -> Database:
     """Makes an empty database under a name of its own, with users of its own where that is allowed."""
-    name = PREFIX + uuid.uuid4().hex[:12]
+    unique = uuid.uuid4().hex[:12]
+    name, user = PREFIX + unique, f"test_{unique}"  # a user's name has 32 characters at the most
     environment = {
         "DB_HOST": server.host,
         "DB_PORT": str(server.port),
         "DATABASE_NAME": name,
-        "DB_USERNAME": name if server.is_root else server.username,
+        "DB_USERNAME": user if server.is_root else server.username,
         "DB_PASSWORD": "s%r@v:i/c#e" if server.is_root else server.password,
-        "MIGRATION_DB_USERNAME": f"{name}_m" if server.is_root else server.username,
+        "MIGRATION_DB_USERNAME": f"{user}_m" if server.is_root else server.username,
         "MIGRATION_DB_PASSWORD": "m%i@g:r/a#t" if server.is_root else server.password,
     }
     # What a deployment makes its database and users with; who is not root may make the database only.

@@ -42,7 +42,9 @@ def test_the_rules_hold() -> None:
         ("service/platform/health.py", "migrations.env", "The migrations are Alembic's: nothing imports them"),
         ("service/platform/health.py", "harness", "The harness is for what tests and measures the service"),
         ("service/asgi.py", "loadtests.verdict", "Nothing but their tests and the benchmarks imports the load tests"),
+        # --- counter
         ("loadtests/verdict.py", "benchmarks", "Nothing but their tests imports the benchmarks"),
+        # --- end of counter
         ("harness/processes.py", "tests.conftest", "Nothing imports the tests"),
     ],
 )

@@ -32,6 +32,7 @@ def test_what_is_no_task_is_told(task: str) -> None:
     assert ended.stderr == f"run: There is no task {task}; ./run lists them.\n"
 
 
+# --- counter
 @pytest.mark.parametrize(
     ("task", "now"), [("tokens", "quart tokens"), ("receipts", "quart receipts"), ("speed", "bench")]
 )
@@ -39,6 +40,9 @@ def test_a_task_of_an_earlier_version_is_answered_by_its_name_of_today(task: str
     ended = run(task, "--help")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr == f"run: ./run {task} is ./run {now} now.\n"
+
+
+# --- end of counter
 
 
 def test_up_takes_no_arguments() -> None:

@@ -149,10 +149,11 @@ def test_mysql_is_durable_by_its_own_file_and_its_users_may_do_only_their_work(s
     assert variables["collation_server"] == "utf8mb4_unicode_ci"
     assert variables["max_connections"] == "300"  # the file's, not the default
     rows = "SELECT GROUP_CONCAT(DISTINCT privilege_type) FROM information_schema.schema_privileges WHERE grantee LIKE "
-    assert set(stack.mysql(rows + "'''tally''@%'")[0][0].split(",")) == {"SELECT", "INSERT", "UPDATE", "DELETE"}
+    service = stack.mysql(rows + "'''tally''@%'")[0][0]
+    assert set(service.split(",")) == {"SELECT", "INSERT", "UPDATE", "DELETE"}
     assert "CREATE" in stack.mysql(rows + "'''tally_migration''@%'")[0][0]
-    everywhere = "SELECT DISTINCT privilege_type FROM information_schema.user_privileges WHERE grantee LIKE '''tally%'"
-    assert stack.mysql(everywhere) == [["USAGE"]]
+    everywhere = "SELECT DISTINCT privilege_type FROM information_schema.user_privileges WHERE grantee LIKE "
+    assert stack.mysql(everywhere + "'''tally%'") == [["USAGE"]]
 
 
 def test_the_migration_job_takes_any_command_of_alembics(stack: Stack) -> None:

@@ -29,7 +29,8 @@ def test_shell_is_a_python_shell_in_a_replica(stack: Stack) -> None:
 
 
 def test_db_is_a_client_in_the_databases_container_as_the_services_user(stack: Stack) -> None:
-    assert run(stack, "db", "-N", given="SELECT DATABASE(), CURRENT_USER()").split() == ["tally", "tally@%"]
+    shown = run(stack, "db", "-N", given="SELECT DATABASE(), CURRENT_USER()")
+    assert shown.split() == ["tally", "tally@%"]
 
 
 def test_migrate_is_alembic_in_the_jobs_container(stack: Stack) -> None:

@@ -1,4 +1,4 @@
-"""The proxy between a service and its database, where no test of the lanes uses it."""
+"""The proxy between a service and its database."""
 
 import asyncio
 import time

@@ -125,7 +125,10 @@ def test_a_schema_newer_than_the_code_is_left_alone(database: Database, environm
 
 @pytest.mark.parametrize(
     ("name", "value", "named"),
-    [("MIGRATION_DB_PASSWORD", "wrong", "error 1045"), ("DATABASE_NAME", "tally_test_none", "error 10(49|44)")],
+    [
+        ("MIGRATION_DB_PASSWORD", "wrong", "error 1045"),
+        ("DATABASE_NAME", "tally_test_none", "error 10(49|44)"),
+    ],
 )
 def test_a_database_that_refuses_is_said_at_once(
     empty_database: Database, environment: Environment, name: str, value: str, named: str

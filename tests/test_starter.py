@@ -1,0 +1,178 @@
+"""`./run new`: a copy has nothing of the counter and passes its own checks and tests; what cannot be one is refused."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.databases import Database, DatabaseServer
+from service.platform.settings import ROOT
+
+NAME, TITLE = "my_app", "My App"
+
+WORDS = re.compile(r"(?:^|[^a-z])(?:tally|counter)", re.IGNORECASE)
+ALLOWED = {
+    ("LICENSE", "Copyright (c) 2026 The Tally maintainers"),  # which every copy must keep
+    ("tests/deploy/test_compose_faults.py", "Counter"),  # of collections
+}
+"""Where a word of the counter may stand: the file, and what its line holds."""
+
+LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
+
+pytestmark = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="a copy has what git tracks, and this is no clone")
+
+
+def new(target: Path, directory: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Runs ./run new from `directory` and returns how it ended."""
+    return subprocess.run([ROOT / "run", "new", target], cwd=directory, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy, with the virtual environment of these tests."""
+    target = tmp_path_factory.mktemp("new") / "my-app"
+    ended = new(Path("my-app"), target.parent)
+    assert ended.returncode == 0, ended.stderr
+    (target / ".venv").symlink_to(Path(sys.executable).parents[1])
+    return target
+
+
+def files(made: Path) -> list[Path]:
+    """Returns the copy's files, but for what tests and tools write."""
+    written = {".venv", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".run"}
+    return [path for path in sorted(made.rglob("*")) if path.is_file() and not written & set(path.parts)]
+
+
+def run(made: Path, environment: dict[str, str], *arguments: str) -> str:
+    """Runs a Python module's command in the copy and returns what it printed."""
+    command = [sys.executable, "-m", *arguments]
+    ended = subprocess.run(command, cwd=made, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout[-6000:] + ended.stderr[-2000:]
+    return ended.stdout
+
+
+def of_the_copys_tests(plain_environment: dict[str, str], server: DatabaseServer) -> dict[str, str]:
+    """The tests of the copy use the server that these tests use, and are not part of their coverage."""
+    kept = {name: value for name, value in plain_environment.items() if not name.startswith(("COVERAGE", "COV_"))}
+    secret = "MYSQL_ROOT_PASSWORD" if server.is_root else "DB_PASSWORD"
+    return {
+        **kept,
+        "DB_HOST": server.host,
+        "DB_PORT": str(server.port),
+        "DB_USERNAME": server.username,
+        secret: server.password,
+    }
+
+
+def test_no_word_of_the_counter_or_of_this_project_is_left(made: Path) -> None:
+    found = []
+    for path in files(made):
+        name = str(path.relative_to(made))
+        lines = [name, *path.read_text().splitlines()]
+        found += [(name, line) for line in lines if WORDS.search(line)]
+    assert [
+        (name, line) for name, line in found if not any(name == file and word in line for file, word in ALLOWED)
+    ] == []
+    assert len(found) < 10
+    gone = re.compile(r"\b(hits|lanes?|roll-up|receipts|benchmarks)\b|LANE_|flask_patch", re.IGNORECASE)
+    assert [path for path in files(made) if gone.search(path.read_text())] == []
+
+
+def test_the_copys_name_stands_where_this_projects_stood(made: Path) -> None:
+    assert f'name = "{NAME}"' in (made / "pyproject.toml").read_text()
+    compose = (made / "docker-compose.prod.yml").read_text()
+    assert f"name: {NAME}\n" in compose
+    assert f"MIGRATION_DB_USERNAME: {NAME}_migration" in compose
+    assert f"${{IMAGE_NAME:-{NAME}}}" in compose
+    assert (made / "README.md").read_text().startswith(f"# {TITLE}\n")
+    assert (made / f"deploy/mysql/{NAME}.cnf").exists()
+
+
+def test_all_that_may_be_run_may_be_run_in_the_copy(made: Path) -> None:
+    for name in "run", ".ci/run", "deploy/native/up", "deploy/mariadb/start":
+        assert os.access(made / name, os.X_OK), name
+    listed = subprocess.run([made / "run"], capture_output=True, text=True).stdout
+    assert "./run load" in listed
+    assert not re.search(r"^./run (new|bench) ", listed, re.MULTILINE)
+
+
+def test_every_link_of_the_copys_documents_leads_somewhere(made: Path) -> None:
+    documents = [path for path in files(made) if path.suffix == ".md"]
+    assert len(documents) > 6
+    for document in documents:
+        for link in LINK.findall(document.read_text()):
+            assert (document.parent / link).exists(), f"{document.relative_to(made)}: {link}"
+
+
+def test_the_copy_passes_its_own_checks(made: Path, plain_environment: dict[str, str]) -> None:
+    run(made, plain_environment, "ruff", "check", ".")
+    run(made, plain_environment, "ruff", "format", "--check", ".")
+    run(made, plain_environment, "mypy", "--strict", ".")
+    rules = [str(Path(sys.executable).with_name("lint-imports")), "--no-logo", "--no-cache"]
+    assert subprocess.run(rules, cwd=made, env={"COLUMNS": "200"}, capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["a", "a-name-of-22-characters"[:22]])
+def test_a_copy_with_the_shortest_or_longest_name_is_as_well_formed(
+    name: str, tmp_path: Path, plain_environment: dict[str, str]
+) -> None:
+    assert new(tmp_path / name).returncode == 0
+    run(tmp_path / name, plain_environment, "ruff", "check", ".")
+    run(tmp_path / name, plain_environment, "ruff", "format", "--check", ".")
+
+
+def test_the_copys_first_revision_is_what_its_tables_say(
+    made: Path, empty_database: Database, environment: dict[str, str]
+) -> None:
+    run(made, environment, "alembic", "upgrade", "head")
+    run(made, environment, "alembic", "check")
+    assert empty_database.execute("SHOW TABLES LIKE 'notes'")
+
+
+@pytest.mark.any_database
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        pytest.param(["tests/notes", "tests/test_readme.py", "tests/platform/test_settings.py"], id="some"),
+        pytest.param(["tests"], id="all", marks=pytest.mark.rehearsal),
+    ],
+)
+def test_the_copys_own_tests_pass(
+    chosen: list[str], made: Path, empty_database: Database, plain_environment: dict[str, str]
+) -> None:
+    environment = of_the_copys_tests(plain_environment, empty_database.server)
+    printed = run(made, environment, "pytest", "-q", "-m", "not (compose or nginx or native or rehearsal)", *chosen)
+    assert int(re.findall(r"(\d+) passed", printed)[0]) > 20
+
+
+@pytest.mark.compose
+@pytest.mark.rehearsal
+def test_the_copys_compose_stack_passes_its_tests(made: Path, plain_environment: dict[str, str]) -> None:
+    run(made, plain_environment, "pytest", "-q", "-m", "compose", "tests/deploy")
+
+
+def test_a_folder_that_exists_is_refused(tmp_path: Path) -> None:
+    ended = new(tmp_path)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == f"run: {tmp_path} exists: name a folder that does not.\n"
+
+
+def test_a_folder_within_the_repository_is_refused() -> None:
+    ended = new(Path("my-app"))
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith(f"run: {ROOT / 'my-app'} lies within this repository")
+    assert not (ROOT / "my-app").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["My-App", "1-app", "my--app", "app-", "my app", "a" * 23, "mysql", "counter", "tally", "true"]
+)
+def test_a_name_that_cannot_be_one_is_refused(name: str, tmp_path: Path) -> None:
+    ended = new(tmp_path / name)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith(f"run: {name!r} cannot be the name of an application: ")
+    assert len(ended.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
