@@ -1,13 +1,13 @@
 """The application: a counter that never lies. Everything about it is in this package.
 
-A hit comes in by a route (`page`, `api`), waits in its counter's lane (`lanes`), and is counted with others (`batch`)
-in one transaction (`sessions`).
+A hit comes in by a route (`page`, `api`), waits in the queue (`hit_queue`) of its counter's lane (`lanes`), and is
+counted with others (`batch`) in one transaction (`connections`).
 """
 
 from service.counter import api, page
-from service.counter.commands import receipts_group
+from service.counter.cli import receipts_group
+from service.counter.connections import LaneConnections
 from service.counter.lanes import Lanes
-from service.counter.sessions import Sessions
 from service.counter.settings import load_counter_settings
 from service.platform import openapi
 from service.platform.app import App
@@ -27,8 +27,8 @@ def register(app: App) -> None:
 
     @app.before_serving
     async def open_lanes() -> None:
-        sessions = Sessions(database, settings.lane_pool_size)
-        app.extensions["lanes"] = Lanes(sessions, settings, queue_timeout=database.pool_timeout)
+        connections = LaneConnections(database, settings.lane_pool_size)
+        app.extensions["lanes"] = Lanes(connections, settings, queue_timeout=database.pool_timeout)
 
     @app.after_serving
     async def close_lanes() -> None:

@@ -8,7 +8,7 @@ from msgspec import UNSET
 from quart import Blueprint, Response, current_app, request, url_for
 from quart_schema import document_headers, document_querystring, document_request, document_response, security_scheme
 
-from service.counter import reading, registry
+from service.counter import commands, queries
 from service.counter.errors import NoSuchCounter, NoSuchReceipt
 from service.counter.models import (
     Counted,
@@ -75,7 +75,7 @@ async def counters() -> Response:
     page = query(PageQuery)
     if page.after:
         check_name(page.after)
-    names = await reading.names_after(page.after, page.limit + 1)
+    names = await queries.names_after(page.after, page.limit + 1)
     more = url_for("api.counters", after=names[page.limit - 1], limit=page.limit) if len(names) > page.limit else None
     return answer(Page(names[: page.limit], more))
 
@@ -85,7 +85,7 @@ async def counters() -> Response:
 @problems(400, 404, 503, 504)
 async def counter(name: str) -> Response:
     """Reads without counting."""
-    found = await reading.read(check_name(name))
+    found = await queries.read(check_name(name))
     if found is None:
         raise NoSuchCounter
     return answer(found)
@@ -101,7 +101,7 @@ async def make(name: str) -> Response:
     """Makes the counter, or gives the one that there is another title."""
     require_scope("manage")
     new = await body(NewCounter)
-    found, made = await registry.make(check_name(name), new.title, new.start)
+    found, made = await commands.make(check_name(name), new.title, new.start)
     response = answer(found, HTTPStatus.CREATED if made else HTTPStatus.OK)
     if made:
         response.headers["Location"] = url_for("api.counter", name=name)
@@ -114,7 +114,7 @@ async def make(name: str) -> Response:
 async def delete(name: str) -> Response:
     """Deletes the counter with its receipts and its history."""
     require_scope("manage")
-    if not await registry.delete_counter(check_name(name)):
+    if not await commands.delete_counter(check_name(name)):
         raise NoSuchCounter
     return Response(status=HTTPStatus.NO_CONTENT)
 
@@ -128,7 +128,7 @@ async def history(name: str) -> Response:
     check_name(name)
     asked = query(HistoryQuery)
     start, end = _span(asked)
-    hits = await reading.hits_by(name, asked.by, start, end)
+    hits = await queries.hits_by(name, asked.by, start, end)
     if hits is None:
         raise NoSuchCounter
     return answer(History(name, asked.by, start, end, hits))
@@ -141,7 +141,7 @@ async def receipt(name: str, receipt: str) -> Response:
     """What a receipt was given."""
     if _RECEIPT.fullmatch(receipt) is None:
         raise MalformedParameter("A receipt has 32 hexadecimal digits, 0-9 and a-f.")
-    found = await reading.receipt_of(check_name(name), bytes.fromhex(receipt))
+    found = await queries.receipt_of(check_name(name), bytes.fromhex(receipt))
     if found is None:
         raise NoSuchReceipt
     return answer(found)

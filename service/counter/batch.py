@@ -1,15 +1,23 @@
-"""A batch: the hits that share one transaction, in which order they get its numbers, and what is known about it."""
+"""A batch: the hits that share one transaction. It plans the transaction and answers the hits, and does no I/O."""
 
 import asyncio
 import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from service.counter.errors import CounterFull, IdempotencyKeyReused
-from service.counter.sessions import Part, Receipt, Session
 from service.counter.tables import LARGEST
 from service.platform.database import OutcomeUnknown, Unavailable
+
+
+class Receipt(NamedTuple):
+    """The numbers `first` to `last` were given under `key` (16 bytes)."""
+
+    key: bytes
+    first: int
+    last: int
 
 
 class Hit:
@@ -23,42 +31,93 @@ class Hit:
         self.answer = answer
         self.deadline = deadline
 
+    def accept(self, receipt: Receipt) -> None:
+        """Answers the hit, unless its caller has left."""
+        if not self.answer.done():
+            self.answer.set_result(receipt)
+
     def refuse(self, error: Exception) -> None:
+        """Answers the hit with an error, unless its caller has left."""
         if not self.answer.done():
             self.answer.set_exception(error)
 
 
-class Batch:
-    """Starts empty. `hits` are those that have no answer yet."""
+class Plan(NamedTuple):
+    """A transaction that adds `total` to the counter. Its receipts are numbered from 1, as if the count were 0."""
 
-    def __init__(self, lost: list[str]) -> None:
-        """`lost`: the sessions that an earlier batch of the counter has left."""
+    total: int
+    receipts: Sequence[Receipt]
+
+    def receipts_at(self, count: int) -> dict[bytes, Receipt]:
+        """Returns the receipts by key as they were written, `count` being the counter's new count."""
+        before = count - self.total
+        return {one.key: Receipt(one.key, before + one.first, before + one.last) for one in self.receipts}
+
+
+class Batch:
+    """Starts empty and is filled once. `hits` are those that have no answer yet."""
+
+    def __init__(self, *, needs_recovery: bool) -> None:
         self.hits: list[Hit] = []
         self.key = make_key()
         """Of the receipt for the hits without a key of their own; the same however often the batch is tried."""
-        self.begun = False
-        self.exact = bool(lost)
-        """Whether it, or one that was given up, was tried before, and so must find out first what was done."""
+        self.is_filled = False
+        self.needs_recovery = needs_recovery
+        """Whether it, or one that was given up, was tried before: what was counted must be found out first."""
         self.in_doubt = False
-        """Whether a lost session may have counted it, or may still."""
-        self.lost = lost
-        """The sessions that may still hold the row."""
+        """Whether a lost connection may have counted it, or still may."""
 
-    def lose(self, session: Session) -> None:
-        self.lost.append(session.name)
-        self.in_doubt = self.in_doubt or session.has_counted
-
-    def forget_doubts(self) -> None:
-        """To be called when the row is locked and the receipts are read: nothing earlier can still happen."""
-        self.lost.clear()
-        self.in_doubt = False
-
+    @property
     def is_awaited(self) -> bool:
+        """Whether any caller still waits."""
         return any(not hit.answer.done() for hit in self.hits)
 
-    def keys(self, counter_id: int) -> list[bytes]:
-        """Returns the receipt keys of the hits that have a key of their own."""
+    def fill(self, hits: Iterable[Hit]) -> None:
+        """Gives the batch its hits."""
+        self.hits = list(hits)
+        self.is_filled = True
+
+    def receipt_keys(self, counter_id: int) -> list[bytes]:
+        """Returns the receipt keys of the hits that have an Idempotency-Key."""
         return [receipt_key(counter_id, hit.key) for hit in self.hits if hit.key is not None]
+
+    def plan(self, counter_id: int) -> Plan:
+        """Returns the transaction that counts the hits: first those without an Idempotency-Key, which share a receipt.
+
+        Then come those with one, each in the order of arrival; those with the same key share a receipt and its numbers.
+        """
+        total = sum(hit.amount for hit in self.hits if hit.key is None)
+        receipts = {self.key: Receipt(self.key, 1, total)} if total else {}
+        for hit in self.hits:
+            if hit.key is not None:
+                key = receipt_key(counter_id, hit.key)
+                if key not in receipts:
+                    receipts[key] = Receipt(key, total + 1, total + hit.amount)
+                    total += hit.amount
+        return Plan(total, list(receipts.values()))
+
+    def settle(self, counter_id: int, receipts: Mapping[bytes, Receipt]) -> None:
+        """Answers the hits that these receipts, by key, account for; the others stay."""
+        if not receipts:
+            return
+        left = []
+        shared = receipts.get(self.key)
+        first = shared.first if shared else 0
+        for hit in self.hits:
+            if hit.key is None:
+                if shared:
+                    hit.accept(Receipt(self.key, first, first + hit.amount - 1))
+                    first += hit.amount
+                else:
+                    left.append(hit)
+            elif receipt := receipts.get(receipt_key(counter_id, hit.key)):
+                if receipt.last - receipt.first + 1 == hit.amount:
+                    hit.accept(receipt)
+                else:
+                    hit.refuse(IdempotencyKeyReused())
+            else:
+                left.append(hit)
+        self.hits = left
 
     def refuse(self, hits: Sequence[Hit], error: Callable[[], Exception]) -> None:
         """Answers these hits with an error, each with one of its own."""
@@ -68,16 +127,17 @@ class Batch:
         self.hits = [hit for hit in self.hits if id(hit) not in refused]
 
     def refuse_as_unknown(self, text: str) -> None:
+        """Answers all hits that they may or may not have been counted."""
         self.refuse(self.hits, lambda: OutcomeUnknown(text))
 
     def refuse_late(self, now: float) -> None:
-        """Answers the hits that have waited for too long, unless it is not known whether they were counted."""
+        """Answers the hits whose deadline has passed, unless it is not known whether they were counted."""
         if not self.in_doubt:
             late = [hit for hit in self.hits if hit.deadline <= now]
             self.refuse(late, lambda: Unavailable("the database was too busy"))
 
     def refuse_what_has_no_room(self, count: int) -> None:
-        """Answers the hits that would take the counter above its largest number, and no others."""
+        """Answers the hits that would take the counter, now at `count`, above its largest number, and no others."""
         without, keys = [], set()
         for hit in self.hits:
             if hit.key is not None and hit.key in keys:
@@ -88,65 +148,6 @@ class Batch:
                 count += hit.amount
                 keys.add(hit.key)
         self.refuse(without, CounterFull)
-
-    def answer_found(self, counter_id: int, found: Mapping[bytes, Receipt]) -> None:
-        """Answers the hits whose receipts were found."""
-        if not found:
-            return
-        if self.key in found:
-            self._answer_plain(found[self.key].first)
-        left = [hit for hit in self.hits if hit.key is None]
-        for hit in self.hits:
-            if hit.key is not None:
-                receipt = found.get(receipt_key(counter_id, hit.key))
-                if receipt is None:
-                    left.append(hit)
-                else:
-                    _answer_keyed(hit, receipt)
-        self.hits = left
-
-    async def count(self, session: Session, counter_id: int) -> bool:
-        """Counts the hits and answers them. Returns False, and has done nothing, if the counter is gone or full.
-
-        First come those without a key, then those with one, each in the order in which they arrived.
-        """
-        plain = sum(hit.amount for hit in self.hits if hit.key is None)
-        parts = [Part(self.key, 1, plain)] if plain else []
-        keyed: dict[bytes, tuple[Part, list[Hit]]] = {}
-        total = plain
-        for hit in self.hits:
-            if hit.key is not None:
-                key = receipt_key(counter_id, hit.key)
-                if key not in keyed:
-                    keyed[key] = Part(key, total + 1, total + hit.amount), []
-                    total += hit.amount
-                keyed[key][1].append(hit)
-        parts += [part for part, _ in keyed.values()]
-        count = await session.count(counter_id, total, parts)
-        if count is None:
-            return False
-        before = count - total
-        self._answer_plain(before + 1)
-        for part, hits in keyed.values():
-            for hit in hits:
-                _answer_keyed(hit, Receipt(part.key, before + part.first, before + part.last))
-        self.hits = []
-        return True
-
-    def _answer_plain(self, first: int) -> None:
-        for hit in self.hits:
-            if hit.key is None:
-                if not hit.answer.done():
-                    hit.answer.set_result(Receipt(self.key, first, first + hit.amount - 1))
-                first += hit.amount
-        self.hits = [hit for hit in self.hits if hit.key is not None]
-
-
-def _answer_keyed(hit: Hit, receipt: Receipt) -> None:
-    if receipt.last - receipt.first + 1 != hit.amount:
-        hit.refuse(IdempotencyKeyReused())
-    elif not hit.answer.done():
-        hit.answer.set_result(receipt)
 
 
 def make_key() -> bytes:

@@ -1,91 +1,67 @@
-"""`quart receipts …`: what an operator runs beside the service, on the same database."""
+"""Making and deleting counters, each in one transaction."""
 
-import asyncio
-import sys
-from collections.abc import Coroutine
-from typing import NoReturn
+from typing import Any
 
-import click
-from sqlalchemy import exc
+from msgspec import UNSET, UnsetType
+from sqlalchemy import bindparam, delete, select, text, update
+from sqlalchemy.dialects.mysql import insert
 
-from service.counter.receipts import verify
-from service.counter.roll_up import delete_left_over, roll_up
-from service.counter.settings import CounterSettings
-from service.platform.database import create_engine
-from service.platform.settings import DatabaseSettings
+from service.counter import queries
+from service.counter.errors import CounterConflict, NoSuchCounter
+from service.counter.models import Counter
+from service.counter.tables import counter, history
+from service.platform.database import transaction
 
-UNAVAILABLE = 69
-"""sysexits(3)'s EX_UNAVAILABLE, as the migration job has it."""
+RECEIPTS_AT_ONCE = 10_000
+"""Receipts that a deletion takes with it; the roll-up removes what is left of more."""
 
-
-def receipts_group(database: DatabaseSettings, settings: CounterSettings) -> click.Group:
-    """Returns the commands, for this database."""
-
-    @click.group()
-    def receipts() -> None:
-        """The receipts that account for each number given."""
-
-    @receipts.command("verify")
-    @click.option("--verbose", "-v", is_flag=True, help="A line for each counter, also where all is right.")
-    def verify_command(*, verbose: bool) -> None:
-        """Says whether history and receipts account for each number of each counter, exactly once.
-
-        It may run while the service counts. Ends with 0 if all is right, 1 if not, 69 if the database is away.
-        """
-        _run(_verify(database, verbose=verbose))
-
-    @receipts.command("roll-up")
-    def roll_up_command() -> None:
-        """Turns receipts older than RECEIPT_RETENTION into hits of an hour, and deletes them and deleted counters'.
-
-        It may run while the service counts, and twice at once; it may be stopped and started at any time. Ends with 0,
-        or 69 if the database is away.
-        """
-        _run(_roll_up(database, settings.receipt_retention))
-
-    return receipts
+_MAKE = insert(counter).prefix_with("IGNORE")
+LOCK = select(counter.c.id, counter.c.start).where(counter.c.name == bindparam("name")).with_for_update()
+_RENAME = update(counter).where(counter.c.id == bindparam("counter_id")).values(title=bindparam("new_title"))
+DELETE = delete(counter).where(counter.c.id == bindparam("counter_id"))
+DELETE_HISTORY = delete(history).where(history.c.counter_id == bindparam("counter_id"))
+DELETE_RECEIPTS = text(f"DELETE FROM receipt WHERE counter_id = :counter_id LIMIT {RECEIPTS_AT_ONCE:d}")  # noqa: S608
 
 
-def _run(command: Coroutine[None, None, int]) -> NoReturn:
-    """Ends the process with the command's exit code."""
-    try:
-        sys.exit(asyncio.run(command))
-    except exc.DBAPIError as error:
-        click.echo(f"The database cannot be used: {error.orig}", err=True)
-        sys.exit(UNAVAILABLE)
+async def make(name: str, title: str | UnsetType | None, start: int | UnsetType) -> tuple[Counter, bool]:
+    """Makes the counter, or gives the one that there is the title if one is given. Returns it, and whether it was made.
+
+    It is read in the same transaction: an error never hides that something was done. Raises NoSuchCounter where it
+    was deleted in the very moment, CounterConflict where there is one that started elsewhere than asked.
+    """
+    new: dict[str, Any] = {"name": name, "title": None if title is UNSET else title}
+    new |= {"start": 0 if start is UNSET else start, "count": 0 if start is UNSET else start}
+    if changed := await _change(name, title, start):
+        return changed, False
+    async with transaction() as connection:
+        made = await connection.execute(_MAKE, new)
+        if made.rowcount == 1 and (found := await queries.read_by(connection, name)):
+            return found, True
+    # Another has just made it. The failed INSERT left a shared lock, with which two deadlock: so a new transaction.
+    if changed := await _change(name, title, start):
+        return changed, False
+    raise NoSuchCounter
 
 
-async def _verify(database: DatabaseSettings, *, verbose: bool) -> int:
-    engine = create_engine(database)
-    counters = wrong = read = 0
-    try:
-        async for verdict in verify(engine):
-            counters += 1
-            read += verdict.receipts
-            if verdict.finding is not None:
-                wrong += 1
-                click.echo(f"{verdict.name}: {verdict.finding}")
-            elif verbose:
-                click.echo(f"{verdict.name}: {verdict.total}, right ({verdict.receipts} receipts)")
-    finally:
-        await engine.dispose()
-    click.echo(f"{counters} counters, {read} receipts read, {wrong} counters wrong")
-    return 1 if wrong else 0
+async def _change(name: str, title: str | UnsetType | None, start: int | UnsetType) -> Counter | None:
+    """Gives the counter the title if there is one to give. Returns the counter, None if there is none."""
+    async with transaction() as connection:
+        there = (await connection.execute(LOCK, {"name": name})).one_or_none()
+        if there is None:
+            return None
+        if start is not UNSET and there.start != start:
+            raise CounterConflict(there.start)
+        if title is not UNSET:
+            await connection.execute(_RENAME, {"counter_id": there.id, "new_title": title})
+        return await queries.read_by(connection, name)
 
 
-async def _roll_up(database: DatabaseSettings, retention: int) -> int:
-    engine = create_engine(database)
-    total = busy = 0
-    try:
-        async for rolled_up in roll_up(engine, retention):
-            if rolled_up.receipts is None:
-                busy += 1
-                click.echo(f"{rolled_up.name}: left to another roll-up, which is at work on it", err=True)
-            elif rolled_up.receipts:
-                total += rolled_up.receipts
-                click.echo(f"{rolled_up.name}: {rolled_up.receipts} receipts")
-        left_over = await delete_left_over(engine)
-    finally:
-        await engine.dispose()
-    click.echo(f"{total} receipts rolled up, {left_over} of deleted counters deleted, {busy} counters left to another")
-    return 0
+async def delete_counter(name: str) -> bool:
+    """Deletes the counter, its history and its receipts; returns whether there was one."""
+    async with transaction() as connection:
+        there = (await connection.execute(LOCK, {"name": name})).one_or_none()
+        if there is None:
+            return False
+        for statement in DELETE, DELETE_HISTORY, DELETE_RECEIPTS:
+            await connection.execute(statement, {"counter_id": there.id})
+        return True

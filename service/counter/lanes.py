@@ -1,24 +1,40 @@
-"""Counting: each worker has, for each counter that is being hit, one lane, which takes one transaction at a time.
+"""Group commit: the hits that wait for a counter share one transaction, and are answered when it is committed.
 
-A hit joins its lane's queue and waits. While the lane's transaction is in flight the queue grows; when it has ended,
-all that wait go into the next one. Only after its commit are they answered, so no client knows of a number that is not
-durable, and nothing that a client was told is kept in memory alone.
+The term is from DeWitt and others, Implementation Techniques for Main Memory Database Systems, SIGMOD 1984
+(https://doi.org/10.1145/602259.602261), where transactions share a write of the log. Here requests share the
+transaction.
 
-A batch is tried once as if nothing could go wrong. Whatever does go wrong, there is one way on (`_settle_exactly`): end
-the session that was lost, lock the counter's row, see in the receipts what was done, and do the rest under the same
-keys. The row's lock makes that exact: whatever happened before is over and visible.
+Each worker has one lane for each counter that is being hit. A lane has one transaction in flight; meanwhile hits wait
+in its queue, and all of them go into the next one. No client knows of a number that is not durable, and nothing that a
+client was told is kept in memory alone.
+
+A batch of hits is in one of three states:
+
+| state         | what the lane does                                | what ends it                                     |
+|---------------|---------------------------------------------------|--------------------------------------------------|
+| first attempt | looks up the Idempotency-Keys, counts the rest    | all hits are answered: done                      |
+|               |                                                   | an error that is neither transient nor leaves    |
+|               |                                                   | a doubt: all hits are refused, done              |
+|               |                                                   | any other error: recovery                        |
+| recovery      | kills the lost connections, locks the row, looks  | all hits are answered: done                      |
+|               | up the receipts of the whole batch, counts the    | an error: as above; recovery follows on recovery |
+|               | rest under the same keys                          | after a delay; no caller waits: given up         |
+| given up      | leaves the lost connections to the next batch,    |                                                  |
+|               | which begins with recovery                        |                                                  |
+
+The row's lock makes recovery exact: whatever happened before is over and visible.
 """
 
 import asyncio
 import contextvars
 import itertools
 import logging
-from collections import deque
 from functools import partial
 
-from service.counter.batch import Batch, Hit
+from service.counter.batch import Batch, Hit, Receipt
+from service.counter.connections import ConnectionLost, LaneConnection, LaneConnections, NotConnected, StatementRefused
 from service.counter.errors import NoSuchCounter
-from service.counter.sessions import Lost, NotConnected, NotDone, Receipt, Session, Sessions
+from service.counter.hit_queue import Capacity, HitQueue
 from service.counter.settings import CounterSettings
 from service.platform.database import Unavailable
 from service.platform.mysql_errors import (
@@ -30,7 +46,7 @@ from service.platform.mysql_errors import (
     ER_STATEMENT_TIMEOUT,
 )
 
-_PASSING = {
+_TRANSIENT = {
     ER_LOCK_WAIT_TIMEOUT,
     ER_LOCK_DEADLOCK,
     ER_QUERY_INTERRUPTED,
@@ -38,11 +54,11 @@ _PASSING = {
     ER_STATEMENT_TIMEOUT,
     ER_DUP_ENTRY,
 }
-"""Errors against which a rerun helps. DUP_ENTRY: another worker has just used one of the keys, and its receipt will be
-found."""
+"""Errors against which another attempt helps. DUP_ENTRY: another worker has just used one of the keys, and its receipt
+will be found."""
 
 _DELAYS = 0.0, 0.05, 0.1, 0.2, 0.5, 1.0
-"""Seconds before the first, second, … rerun; the last from then on."""
+"""Seconds before the second, third, … attempt; the last from then on."""
 
 _QUIET_TURNS = 3
 """Turns of the event loop without a new hit after which a batch is closed. On 2 cores, against no waiting: 1.14 times
@@ -57,19 +73,30 @@ _KNOWN_IDS = 10_000
 log = logging.getLogger(__name__)
 
 
+class CounterIds(dict[str, int]):
+    """The counters' ids by name, so that they need not be looked up for each batch."""
+
+    def remember(self, name: str, counter_id: int) -> None:
+        """Adds an id, and forgets all others when there are too many."""
+        if len(self) >= _KNOWN_IDS:
+            self.clear()
+        self[name] = counter_id
+
+
 class Lanes:
     """All lanes of a worker. A lane is there while it has hits, and costs nothing afterwards."""
 
-    def __init__(self, sessions: Sessions, settings: CounterSettings, queue_timeout: float) -> None:
+    def __init__(self, connections: LaneConnections, settings: CounterSettings, queue_timeout: float) -> None:
         """`queue_timeout`: seconds that a hit waits for its transaction to begin."""
-        self.sessions = sessions
         self.settings = settings
-        self.waiting = 0
-        self.ids: dict[str, int] = {}
-        self.lost: dict[str, list[str]] = {}
-        """By counter, the sessions of batches that were given up: they may still hold the row."""
+        self.connections = connections
         self._queue_timeout = queue_timeout
+        self._capacity = Capacity(queue=settings.lane_queue_size, worker=settings.worker_queue_size)
+        self._ids = CounterIds()
         self._lanes: dict[str, Lane] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.lost: dict[str, list[str]] = {}
+        """By counter, the connections that an ended lane has left to the next one."""
 
     async def hit(self, name: str, amount: int = 1, key: str | None = None, *, create: bool = False) -> Receipt:
         """Counts `amount` on the counter of that name, which is made if `create`; returns the durable numbers.
@@ -78,96 +105,113 @@ class Lanes:
         OutcomeUnknown. A caller that is cancelled may or may not have been counted.
         """
         lane = self._lanes.get(name)
-        queued = len(lane.queue) if lane else 0
-        if queued >= self.settings.lane_queue_size or self.waiting >= self.settings.worker_queue_size:
-            raise Unavailable("the queue of hits is full")
+        self._capacity.check(len(lane.queue) if lane else 0)
         if lane is None:
-            lane = self._lanes[name] = Lane(self, name)
+            lane = self._open(name)
         loop = asyncio.get_running_loop()
         hit = Hit(amount, key, loop.create_future(), loop.time() + self._queue_timeout)
-        lane.add(hit, create=create)
+        lane.create = lane.create or create
+        lane.queue.put(hit)
         return await hit.answer
 
-    def remember(self, name: str, counter_id: int) -> None:
-        if len(self.ids) >= _KNOWN_IDS:
-            self.ids.clear()
-        self.ids[name] = counter_id
-
-    def remove(self, name: str) -> None:
-        """Forgets a lane that has nothing to do."""
-        del self._lanes[name]
-
     async def close(self) -> None:
-        """Returns when all lanes have ended, which they do once nobody waits, and the sessions are closed."""
-        while self._lanes:
-            await asyncio.wait([lane.task for lane in self._lanes.values()])
-        await self.sessions.close()
+        """Returns when all lanes have ended, which they do once nobody waits, and the connections are closed."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        await self.connections.close()
+
+    def _open(self, name: str) -> "Lane":
+        lane = Lane(
+            name,
+            HitQueue(self._capacity),
+            self.connections,
+            self._ids,
+            batch_size=self.settings.batch_size,
+            lost=self.lost.pop(name, []),
+        )
+        self._lanes[name] = lane
+        # In a context of its own: what the lane logs is not about the request that happened to open it.
+        task = asyncio.create_task(self._run(lane), name=f"lane {name}", context=contextvars.Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return lane
+
+    async def _run(self, lane: "Lane") -> None:
+        try:
+            await lane.run()
+        finally:
+            del self._lanes[lane.name]
+            if lane.lost:
+                self.lost[lane.name] = lane.lost
 
 
 class Lane:
-    """The hits of one counter in one worker, and the task that counts them, batch after batch."""
+    """The hits of one counter in one worker, counted batch after batch."""
 
-    def __init__(self, lanes: Lanes, name: str) -> None:
-        self.queue: deque[Hit] = deque()
-        # In a context of its own: what the lane logs is not about the request that happened to make it.
-        self.task = asyncio.create_task(self._run(), name=f"lane {name}", context=contextvars.Context())
-        self._lanes = lanes
-        self._name = name
-        self._create = False
-        self._alarm: asyncio.TimerHandle | None = None
+    def __init__(
+        self,
+        name: str,
+        queue: HitQueue,
+        connections: LaneConnections,
+        ids: CounterIds,
+        *,
+        batch_size: int,
+        lost: list[str],
+    ) -> None:
+        self.name = name
+        self.queue = queue
+        self.create = False
+        """Whether the counter is made if it is not there."""
+        self.lost = lost
+        """The names of lost connections that may still hold the counter's row."""
+        self._connections = connections
+        self._ids = ids
+        self._batch_size = batch_size
 
-    def add(self, hit: Hit, *, create: bool) -> None:
-        self.queue.append(hit)
-        self._lanes.waiting += 1
-        self._create = self._create or create
-        if self._alarm is None:
-            self._alarm = asyncio.get_running_loop().call_at(hit.deadline, self._refuse_late)
-
-    async def _run(self) -> None:
+    async def run(self) -> None:
+        """Returns when the queue is empty."""
         try:
             while self.queue:
-                batch = Batch(self._lanes.lost.pop(self._name, []))
+                batch = Batch(needs_recovery=bool(self.lost))
                 try:
-                    await self._settle(batch)
+                    await self._process(batch)
                 except Exception:  # a defect of ours, which must not stop the lane
-                    log.exception("counter %s: a batch was given up", self._name)
+                    log.exception("counter %s: a batch was given up", self.name)
                     self._fill(batch)
                     batch.refuse_as_unknown("a defect of the service")
                     await asyncio.sleep(_DELAYS[-1])
-                if batch.lost:
-                    self._lanes.lost[self._name] = batch.lost
         finally:
-            if self._alarm:
-                self._alarm.cancel()
-            self._lanes.remove(self._name)
+            self.queue.close()
 
-    async def _settle(self, batch: Batch) -> None:
-        """Returns once each hit of a batch, which is taken from the queue, has its answer or nobody waits for one."""
-        for rerun in itertools.count():
-            session = None
+    async def _process(self, batch: Batch) -> None:
+        """Fills the batch and returns once each of its hits has its answer, or no caller waits for one."""
+        for failed in itertools.count():
+            connection = None
             try:
-                async with self._lanes.sessions.session() as session:
-                    if not batch.begun:
+                async with self._connections.connection() as connection:
+                    if not batch.is_filled:
                         await self._gather()
                     self._fill(batch)
-                    settle = self._settle_exactly if batch.exact else self._settle_quickly
-                    if not batch.hits or await settle(session, batch):
+                    attempt = self._recover if batch.needs_recovery else self._first_attempt
+                    if not batch.hits or await attempt(connection, batch):
                         return
-            except (NotConnected, NotDone) as error:
+            except (NotConnected, StatementRefused) as error:
                 self._fill(batch)
-                passing = isinstance(error, NotDone) and error.code in _PASSING
-                if not batch.in_doubt and not passing:
-                    log.warning("counter %s: %s", self._name, error)
+                transient = isinstance(error, StatementRefused) and error.code in _TRANSIENT
+                if not batch.in_doubt and not transient:
+                    log.warning("counter %s: %s", self.name, error)
                     batch.refuse(batch.hits, partial(Unavailable, str(error)))
-            except Lost as error:
-                log.warning("counter %s: session lost (%s)", self._name, error)
-            if session is not None and session.is_lost:
-                batch.lose(session)
-            batch.exact = True
+            except ConnectionLost as error:
+                log.warning("counter %s: connection lost (%s)", self.name, error)
+            finally:
+                if connection is not None and connection.is_lost:
+                    self.lost.append(connection.name)
+                    batch.in_doubt = batch.in_doubt or connection.has_counted
+            batch.needs_recovery = True
             batch.refuse_late(asyncio.get_running_loop().time())
-            if not batch.is_awaited():
+            if not batch.is_awaited:
                 return
-            await asyncio.sleep(_DELAYS[min(rerun, len(_DELAYS) - 1)])
+            await asyncio.sleep(_DELAYS[min(failed, len(_DELAYS) - 1)])
 
     async def _gather(self) -> None:
         """Waits while hits come in, so that those which are being read now need no transaction of their own."""
@@ -179,61 +223,63 @@ class Lane:
             before = len(self.queue)
 
     def _fill(self, batch: Batch) -> None:
-        """Takes from the queue what still waits, unless the batch has its hits already."""
-        while not batch.begun and self.queue and len(batch.hits) < self._lanes.settings.batch_size:
-            self._lanes.waiting -= 1
-            hit = self.queue.popleft()
-            if not hit.answer.done():
-                batch.hits.append(hit)
-        batch.begun = True
+        if not batch.is_filled:
+            batch.fill(self.queue.take(self._batch_size))
 
-    def _refuse_late(self) -> None:
-        """Answers hits that have waited for too long for a transaction that has not begun."""
-        loop = asyncio.get_running_loop()
-        while self.queue and self.queue[0].deadline <= loop.time():
-            self._lanes.waiting -= 1
-            self.queue.popleft().refuse(Unavailable("the hit waited too long for its transaction"))
-        soon = self.queue[0].deadline if self.queue else loop.time() + 1
-        self._alarm = loop.call_at(soon, self._refuse_late)
-
-    async def _settle_quickly(self, session: Session, batch: Batch) -> bool:
-        """Counts a batch of which nothing was tried yet. Returns whether that did it."""
-        counter_id = await self._find(session)
+    async def _first_attempt(self, connection: LaneConnection, batch: Batch) -> bool:
+        """Counts a batch of which nothing was tried yet. Returns whether all its hits are answered."""
+        counter_id = await self._find(connection)
         if counter_id is None:
             batch.refuse(batch.hits, NoSuchCounter)
             return True
-        if keys := batch.keys(counter_id):
-            batch.answer_found(counter_id, await session.look_up(counter_id, keys))
-        return not batch.hits or await batch.count(session, counter_id)
+        if keys := batch.receipt_keys(counter_id):
+            batch.settle(counter_id, await connection.look_up(counter_id, keys))
+        return await self._count(connection, batch, counter_id)
 
-    async def _settle_exactly(self, session: Session, batch: Batch) -> bool:
-        """Counts what is not counted yet of a batch that was tried before. Returns whether that did it."""
-        for name in batch.lost:
-            await session.kill(name)
-        counter_id = await self._find(session)
-        count = None if counter_id is None else await session.lock(counter_id)
+    async def _recover(self, connection: LaneConnection, batch: Batch) -> bool:
+        """Counts what is not counted yet of a batch that was tried before. Returns whether all are answered."""
+        for name in self.lost:
+            await connection.kill(name)
+        counter_id = await self._find(connection)
+        count = None if counter_id is None else await connection.lock(counter_id)
         if counter_id is None or count is None:
-            self._lanes.ids.pop(self._name, None)
-            batch.lost.clear()  # there is no row that they could hold
+            self._ids.pop(self.name, None)
+            self.lost.clear()  # there is no row that they could hold
             if batch.in_doubt:
                 batch.refuse_as_unknown("the counter was deleted meanwhile")
-                return True
-            if counter_id is None:
+            elif counter_id is None:
                 batch.refuse(batch.hits, NoSuchCounter)
-            return counter_id is None
-        found = await session.look_up(counter_id, [batch.key, *batch.keys(counter_id)])
-        batch.forget_doubts()
-        batch.answer_found(counter_id, found)
+            return not batch.hits
+        found = await connection.look_up(counter_id, [batch.key, *batch.receipt_keys(counter_id)])
+        # The row is locked and the receipts are read: nothing that was begun earlier can still happen.
+        self.lost.clear()
+        batch.in_doubt = False
+        batch.settle(counter_id, found)
         batch.refuse_what_has_no_room(count)
-        return not batch.hits or await batch.count(session, counter_id)
+        return await self._count(connection, batch, counter_id)
 
-    async def _find(self, session: Session) -> int | None:
-        counter_id = self._lanes.ids.get(self._name)
+    async def _count(self, connection: LaneConnection, batch: Batch, counter_id: int) -> bool:
+        """Counts the hits that have no answer yet, and answers them.
+
+        Returns False, and has done nothing, if the counter is gone or has no room for all of them.
+        """
+        if not batch.hits:
+            return True
+        plan = batch.plan(counter_id)
+        count = await connection.count(counter_id, plan)
+        if count is None:
+            return False
+        batch.settle(counter_id, plan.receipts_at(count))
+        return True
+
+    async def _find(self, connection: LaneConnection) -> int | None:
+        """Returns the counter's id, None if it is not there and is not to be made."""
+        counter_id = self._ids.get(self.name)
         if counter_id is None:
-            counter_id = await session.find(self._name)
-            if counter_id is None and self._create:
-                await session.create(self._name)
-                counter_id = await session.find(self._name)
+            counter_id = await connection.find(self.name)
+            if counter_id is None and self.create:
+                await connection.create(self.name)
+                counter_id = await connection.find(self.name)
             if counter_id is not None:
-                self._lanes.remember(self._name, counter_id)
+                self._ids.remember(self.name, counter_id)
         return counter_id

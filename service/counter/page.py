@@ -5,7 +5,7 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from service.platform.idempotency import idempotency_key
 
-PAGE = "page"
+COUNTER = "page"
 """The name of the page's own counter, which is made again should someone delete it."""
 
 blueprint = Blueprint("page", __name__)
@@ -23,7 +23,7 @@ async def hit() -> Response:
         # Browsers keep a 2xx for when the user does come, who would then not be counted; after another they ask again.
         raise ServiceUnavailable("This page is not to be fetched ahead, since loading it counts.")
     key = idempotency_key(request.headers)
-    receipt = await current_app.extensions["lanes"].hit(PAGE, key=key, create=True)
+    receipt = await current_app.extensions["lanes"].hit(COUNTER, key=key, create=True)
     return _page(f"<h1>Counter: {receipt.last}</h1>")
 
 

@@ -13,32 +13,32 @@ from sqlalchemy.dialects.mysql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random
 
-from service.counter.registry import DELETE_HISTORY, DELETE_RECEIPTS
+from service.counter.commands import DELETE_HISTORY, DELETE_RECEIPTS
 from service.counter.tables import IN_ORDER, counter, history, receipt
 from service.platform.database import error_code
 from service.platform.mysql_errors import ER_LOCK_DEADLOCK, ER_LOCK_WAIT_TIMEOUT
 
-PAGE = 1_000
-"""Receipts of one transaction at the most."""
+CHUNK = 1_000
+"""Rows that are read at a time, and receipts of one transaction at the most."""
 
 COUNTERS = (
-    select(counter.c.id, counter.c.name).where(counter.c.id > bindparam("after")).order_by(counter.c.id).limit(PAGE)
+    select(counter.c.id, counter.c.name).where(counter.c.id > bindparam("after")).order_by(counter.c.id).limit(CHUNK)
 )
 # A lock's name has 64 characters at the most, and is the server's, not the database's. MySQL 9.7 has no MD5.
-_LOCK = text("SELECT GET_LOCK(CONCAT('roll-up:', LEFT(SHA2(CONCAT(DATABASE(), ' ', :of), 256), 40)), 0)")
+_LOCK = text("SELECT GET_LOCK(CONCAT('roll-up:', LEFT(SHA2(CONCAT(DATABASE(), ' ', :counter_id), 256), 40)), 0)")
 _TIMES = text("SELECT UTC_TIMESTAMP(6), UTC_TIMESTAMP(6) - INTERVAL :retention SECOND")
 OLDEST = (
     select(receipt.c.first, receipt.c.last, receipt.c.created_at)
     .with_hint(receipt, IN_ORDER)
-    .where(receipt.c.counter_id == bindparam("of"))
+    .where(receipt.c.counter_id == bindparam("counter_id"))
     .order_by(receipt.c.first)
-    .limit(PAGE + 1)
+    .limit(CHUNK + 1)
 )
 NEXT_IN_TIME = (
     select(receipt.c.created_at)
     .with_hint(receipt, IN_ORDER)
     .where(
-        receipt.c.counter_id == bindparam("of"),
+        receipt.c.counter_id == bindparam("counter_id"),
         receipt.c.first > bindparam("after"),
         receipt.c.created_at <= bindparam("now"),
     )
@@ -52,12 +52,12 @@ OWNERS, OWNERS_OF_HISTORY = (
     .where(table.c.counter_id > bindparam("after"))
     .distinct()
     .order_by(table.c.counter_id)
-    .limit(PAGE)
+    .limit(CHUNK)
     for table in (receipt, history)
 )
 _THERE = select(counter.c.id).where(counter.c.id.in_(bindparam("owners", expanding=True)))
 DELETE = delete(receipt).where(
-    receipt.c.counter_id == bindparam("of"), receipt.c.first.between(bindparam("low"), bindparam("high"))
+    receipt.c.counter_id == bindparam("counter_id"), receipt.c.first.between(bindparam("low"), bindparam("high"))
 )
 
 
@@ -77,11 +77,11 @@ async def roll_up(engine: AsyncEngine, retention: int) -> AsyncIterator[RolledUp
         for counter_id, name in counters:
             # A connection for each: the lock ends with it.
             async with engine.connect() as connection:
-                if (await connection.execute(_LOCK, {"of": counter_id})).scalar() != 1:
+                if (await connection.execute(_LOCK, {"counter_id": counter_id})).scalar() != 1:
                     yield RolledUp(name, None)
                     continue
                 yield RolledUp(name, await _roll_up_counter(connection, counter_id, retention))
-        if len(counters) < PAGE:
+        if len(counters) < CHUNK:
             return
         after = counters[-1].id
 
@@ -108,7 +108,7 @@ async def delete_left_over(engine: AsyncEngine) -> int:
 async def _delete_of(connection: AsyncConnection, statement: Executable, counter_id: int) -> int:
     total = 0
     while True:
-        deleted = await connection.execute(statement, {"of": counter_id})
+        deleted = await connection.execute(statement, {"counter_id": counter_id})
         await connection.commit()
         if deleted.rowcount == 0:
             return total
@@ -123,7 +123,7 @@ async def _roll_up_counter(connection: AsyncConnection, counter_id: int, retenti
         ):
             with attempt:
                 await connection.rollback()
-                done = await _roll_up_page(connection, counter_id, retention)
+                done = await _roll_up_chunk(connection, counter_id, retention)
         if not done:
             return total
         total += done
@@ -136,21 +136,21 @@ def _passes(error: BaseException) -> bool:
     }
 
 
-async def _roll_up_page(connection: AsyncConnection, counter_id: int, retention: int) -> int:
-    """Rolls up one page in a transaction; returns how many receipts it had, 0 if none is due."""
-    of = {"of": counter_id}
+async def _roll_up_chunk(connection: AsyncConnection, counter_id: int, retention: int) -> int:
+    """Rolls up one chunk in a transaction; returns how many receipts it had, 0 if none is due."""
+    this = {"counter_id": counter_id}
     now, cutoff = (await connection.execute(_TIMES, {"retention": retention})).one()
-    page = (await connection.execute(OLDEST, of)).all()
-    newest_is_here = len(page) <= PAGE
-    page = page[:-1]  # either the newest of all, which says when the last hit was, or one too many
-    due = number_due([row.created_at for row in page], now, cutoff)
-    if due == 0 and page and not newest_is_here and all(row.created_at > now for row in page):
-        following = (await connection.execute(NEXT_IN_TIME, {**of, "after": page[-1].first, "now": now})).scalar()
-        due = len(page) if following is not None and following < cutoff else 0
+    chunk = (await connection.execute(OLDEST, this)).all()
+    newest_is_here = len(chunk) <= CHUNK
+    chunk = chunk[:-1]  # either the newest of all, which says when the last hit was, or one too many
+    due = number_due([row.created_at for row in chunk], now, cutoff)
+    if due == 0 and chunk and not newest_is_here and all(row.created_at > now for row in chunk):
+        following = (await connection.execute(NEXT_IN_TIME, {**this, "after": chunk[-1].first, "now": now})).scalar()
+        due = len(chunk) if following is not None and following < cutoff else 0
     if due == 0:
         await connection.rollback()
         return 0
-    rows: list[Any] = list(page[:due])
+    rows: list[Any] = list(chunk[:due])
     hits: dict[datetime, int] = {}
     for row in rows:
         hour = row.created_at.replace(minute=0, second=0, microsecond=0)
@@ -158,7 +158,7 @@ async def _roll_up_page(connection: AsyncConnection, counter_id: int, retention:
     await connection.execute(
         _ADD, [{"counter_id": counter_id, "hour": hour, "hits": number} for hour, number in hits.items()]
     )
-    deleted = await connection.execute(DELETE, {**of, "low": rows[0].first, "high": rows[-1].first})
+    deleted = await connection.execute(DELETE, {**this, "low": rows[0].first, "high": rows[-1].first})
     if deleted.rowcount != due:
         await connection.rollback()
         if not (await connection.execute(_THERE, {"owners": [counter_id]})).all():

@@ -11,9 +11,9 @@ import pytest
 
 from harness.databases import Database
 from harness.proxy import LOGIN, Cut, Moment, Proxy, proxy
+from service.counter.batch import Receipt
 from service.counter.errors import NoSuchCounter
 from service.counter.lanes import Lanes
-from service.counter.sessions import Receipt
 from service.counter.tables import LARGEST
 from service.platform.database import OutcomeUnknown, Unavailable
 from tests.conftest import MakeApp
@@ -158,11 +158,11 @@ async def test_a_batch_for_which_nobody_waits_any_longer_is_dropped(
             assert not here.cuts
             await until_idle()
         assert audit(shared, name) == 0
-        assert lanes.lost[name], "the session that may still hold the row is forgotten"
+        assert lanes.lost[name], "the connection that may still hold the row is forgotten"
         assert (await lanes.hit(name)).last == 1
 
 
-async def test_a_session_lost_at_a_counter_that_is_not_there_is_not_remembered(
+async def test_a_connection_lost_at_a_counter_that_is_not_there_is_not_remembered(
     shared: Database, make_app: MakeApp
 ) -> None:
     async with proxy(shared.server.port) as here, lanes_behind(here, make_app) as lanes:
@@ -190,7 +190,7 @@ async def test_a_put_that_is_answered_503_has_done_nothing(
                 assert not shared.execute("SELECT * FROM counter WHERE name = %s AND title = 'new'", new)
 
 
-async def test_a_session_that_a_dropped_batch_has_left_is_ended_by_the_next(
+async def test_a_connection_that_a_dropped_batch_has_left_is_ended_by_the_next(
     shared: Database, name: str, make_app: MakeApp
 ) -> None:
     async with proxy(shared.server.port) as here, lanes_behind(here, make_app) as lanes:
@@ -222,7 +222,7 @@ async def test_a_defect_answers_those_who_wait_and_the_lane_goes_on(
 ) -> None:
     async with proxy(shared.server.port) as here, lanes_behind(here, make_app) as lanes:
         with monkeypatch.context() as patch:
-            patch.delattr(lanes.sessions, "_turns")
+            patch.delattr(lanes.connections, "_turns")
             with pytest.raises(OutcomeUnknown):
                 await lanes.hit(name)
         assert (await lanes.hit(name)).last == 1

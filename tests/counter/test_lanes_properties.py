@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.databases import Database
+from service.counter.batch import Receipt
 from service.counter.errors import IdempotencyKeyReused
-from service.counter.sessions import Receipt
 from service.platform.app import App
 from service.platform.database import Unavailable
 from tests.conftest import MakeApp

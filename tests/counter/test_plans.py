@@ -9,12 +9,12 @@ from sqlalchemy import ClauseElement, text
 from sqlalchemy.dialects import mysql
 
 from harness.databases import Database, DatabaseServer, new_database
-from service.counter import reading, receipts, registry, roll_up, sessions
+from service.counter import commands, connections, queries, roll_up, verification
 from tests.conftest import MakeTables
 
 KEY = b"k" * 16
 BY_COUNTER = {"ix_receipt_counter_id_first", "ix_receipt_counter_id_created_at"}
-SPAN = {"of": 1, "start": "2026-01-01", "end": "2026-01-02", "form": "%Y"}
+SPAN = {"counter_id": 1, "start": "2026-01-01", "end": "2026-01-02", "form": "%Y"}
 
 
 @pytest.fixture(scope="module")
@@ -40,26 +40,26 @@ def many(server: DatabaseServer, make_tables: MakeTables) -> Iterator[Database]:
 @pytest.mark.parametrize(
     ("statement", "parameters", "indexes"),
     [
-        (reading.COUNTER, {"of": "plan-1"}, {"uq_counter_name", "ix_receipt_counter_id_first"}),
-        (reading.NAMES, {"after": "plan-7", "limit": 20}, {"uq_counter_name"}),
-        (reading.ID, {"of": "plan-1"}, {"uq_counter_name"}),
-        (reading.RECEIPT, {"of": KEY, "name": "plan-1"}, {"PRIMARY", "uq_counter_name"}),
-        (reading.HISTORY, SPAN, {"ix_receipt_counter_id_created_at", "PRIMARY"}),
-        (registry.LOCK, {"of": "plan-1"}, {"uq_counter_name"}),
-        (registry.DELETE, {"of": 1}, {"PRIMARY"}),
-        (registry.DELETE_HISTORY, {"of": 1}, {"PRIMARY"}),
-        (registry.DELETE_RECEIPTS, {"of": 1}, BY_COUNTER),
-        (receipts.COUNTERS, {"after": 2_500, "limit": 100}, {"PRIMARY"}),
-        (receipts.COUNTER, {"of": 1}, {"PRIMARY"}),
-        (receipts.ROLLED_UP, {"of": 1}, {"PRIMARY"}),
-        (receipts.RECEIPTS, {"of": 1, "after": 7, "last_key": KEY}, {"ix_receipt_counter_id_first"}),
+        (queries.COUNTER, {"name": "plan-1"}, {"uq_counter_name", "ix_receipt_counter_id_first"}),
+        (queries.NAMES, {"after": "plan-7", "limit": 20}, {"uq_counter_name"}),
+        (queries.ID, {"name": "plan-1"}, {"uq_counter_name"}),
+        (queries.RECEIPT, {"key": KEY, "name": "plan-1"}, {"PRIMARY", "uq_counter_name"}),
+        (queries.HISTORY, SPAN, {"ix_receipt_counter_id_created_at", "PRIMARY"}),
+        (commands.LOCK, {"name": "plan-1"}, {"uq_counter_name"}),
+        (commands.DELETE, {"counter_id": 1}, {"PRIMARY"}),
+        (commands.DELETE_HISTORY, {"counter_id": 1}, {"PRIMARY"}),
+        (commands.DELETE_RECEIPTS, {"counter_id": 1}, BY_COUNTER),
+        (verification.COUNTERS, {"after": 2_500, "limit": 100}, {"PRIMARY"}),
+        (verification.COUNTER, {"counter_id": 1}, {"PRIMARY"}),
+        (verification.ROLLED_UP, {"counter_id": 1}, {"PRIMARY"}),
+        (verification.RECEIPTS, {"counter_id": 1, "after": 7, "last_key": KEY}, {"ix_receipt_counter_id_first"}),
         (roll_up.COUNTERS, {"after": 2_500}, {"PRIMARY"}),
-        (roll_up.OLDEST, {"of": 1}, {"ix_receipt_counter_id_first"}),
-        (roll_up.NEXT_IN_TIME, {"of": 1, "after": 7, "now": "2026-02-01"}, {"ix_receipt_counter_id_first"}),
-        (roll_up.DELETE, {"of": 1, "low": 1, "high": 9}, {"ix_receipt_counter_id_first"}),
+        (roll_up.OLDEST, {"counter_id": 1}, {"ix_receipt_counter_id_first"}),
+        (roll_up.NEXT_IN_TIME, {"counter_id": 1, "after": 7, "now": "2026-02-01"}, {"ix_receipt_counter_id_first"}),
+        (roll_up.DELETE, {"counter_id": 1, "low": 1, "high": 9}, {"ix_receipt_counter_id_first"}),
         (roll_up.OWNERS, {"after": 7}, BY_COUNTER),
         (roll_up.OWNERS_OF_HISTORY, {"after": 7}, {"PRIMARY"}),
-        (text(sessions.LOOK_UP.format(id=1, keys=f"x'{KEY.hex()}',x'00'")), {}, {"PRIMARY"}),
+        (text(connections.LOOK_UP.format(id=1, keys=f"x'{KEY.hex()}',x'00'")), {}, {"PRIMARY"}),
     ],
     ids=lambda value: " ".join(str(value).split())[:60] if isinstance(value, ClauseElement) else "",
 )

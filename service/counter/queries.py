@@ -23,26 +23,26 @@ _LAST_HIT = (
 )
 COUNTER = select(
     counter.c.name, counter.c.title, counter.c.count, counter.c.start, counter.c.created_at, _LAST_HIT.label("last_hit")
-).where(counter.c.name == bindparam("of"))
+).where(counter.c.name == bindparam("name"))
 NAMES = (
     select(counter.c.name).where(counter.c.name > bindparam("after")).order_by(counter.c.name).limit(bindparam("limit"))
 )
 RECEIPT = (
     select(receipt.c.first, receipt.c.last, receipt.c.created_at)
     .join(counter, counter.c.id == receipt.c.counter_id)
-    .where(receipt.c.key == bindparam("of"), counter.c.name == bindparam("name"))
+    .where(receipt.c.key == bindparam("key"), counter.c.name == bindparam("name"))
 )
-ID = select(counter.c.id).where(counter.c.name == bindparam("of"))
+ID = select(counter.c.id).where(counter.c.name == bindparam("name"))
 
 # One statement, since a roll-up moves hits from the one table to the other meanwhile.
 _ALL_HITS = union_all(
     select(receipt.c.created_at.label("time"), (receipt.c.last - receipt.c.first + 1).label("hits")).where(
-        receipt.c.counter_id == bindparam("of"),
+        receipt.c.counter_id == bindparam("counter_id"),
         receipt.c.created_at >= bindparam("start"),
         receipt.c.created_at < bindparam("end"),
     ),
     select(history.c.hour, history.c.hits).where(
-        history.c.counter_id == bindparam("of"),
+        history.c.counter_id == bindparam("counter_id"),
         history.c.hour >= bindparam("start"),
         history.c.hour < bindparam("end"),
     ),
@@ -61,7 +61,7 @@ async def read(name: str) -> Counter | None:
 
 async def read_by(connection: AsyncConnection, name: str) -> Counter | None:
     """Returns the counter as a transaction sees it; None if there is no such one."""
-    row = (await connection.execute(COUNTER, {"of": name})).one_or_none()
+    row = (await connection.execute(COUNTER, {"name": name})).one_or_none()
     if row is None:
         return None
     last_hit = None if row.last_hit is None else _in_utc(row.last_hit)
@@ -77,7 +77,7 @@ async def names_after(after: str, limit: int) -> list[str]:
 async def receipt_of(name: str, key: bytes) -> ReceiptRead | None:
     """Returns the counter's receipt with this key."""
     async with transaction() as connection:
-        row = (await connection.execute(RECEIPT, {"of": key, "name": name})).one_or_none()
+        row = (await connection.execute(RECEIPT, {"key": key, "name": name})).one_or_none()
     return None if row is None else ReceiptRead(name, key.hex(), row.first, row.last, _in_utc(row.created_at))
 
 
@@ -88,10 +88,10 @@ async def hits_by(name: str, by: Literal["hour", "day"], start: datetime, end: d
     """
     span = {"start": start.astimezone(UTC).replace(tzinfo=None), "end": end.astimezone(UTC).replace(tzinfo=None)}
     async with transaction() as connection:
-        counter_id = (await connection.execute(ID, {"of": name})).scalar_one_or_none()
+        counter_id = (await connection.execute(ID, {"name": name})).scalar_one_or_none()
         if counter_id is None:
             return None
-        rows = (await connection.execute(HISTORY, {"of": counter_id, "form": _FORMS[by], **span})).all()
+        rows = (await connection.execute(HISTORY, {"counter_id": counter_id, "form": _FORMS[by], **span})).all()
     return [Bucket(datetime.fromisoformat(row.bucket), int(row.hits)) for row in rows]
 
 

@@ -8,24 +8,24 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from service.counter.tables import IN_ORDER, counter, history, receipt
 
-PAGE = 10_000
+CHUNK = 10_000
 """Rows that are held in memory at a time."""
 
 COUNTERS = (
-    select(counter.c.id, counter.c.name).where(counter.c.id > bindparam("after")).order_by(counter.c.id).limit(PAGE)
+    select(counter.c.id, counter.c.name).where(counter.c.id > bindparam("after")).order_by(counter.c.id).limit(CHUNK)
 )
-COUNTER = select(counter.c.start, counter.c.count.label("total")).where(counter.c.id == bindparam("of"))
-ROLLED_UP = select(func.coalesce(func.sum(history.c.hits), 0)).where(history.c.counter_id == bindparam("of"))
+COUNTER = select(counter.c.start, counter.c.count.label("total")).where(counter.c.id == bindparam("counter_id"))
+ROLLED_UP = select(func.coalesce(func.sum(history.c.hits), 0)).where(history.c.counter_id == bindparam("counter_id"))
 RECEIPTS = (
     select(receipt.c.first, receipt.c.last, receipt.c.key)
     .with_hint(receipt, IN_ORDER)
     .where(
-        receipt.c.counter_id == bindparam("of"),
+        receipt.c.counter_id == bindparam("counter_id"),
         receipt.c.first >= bindparam("after"),
         receipt.c.key != bindparam("last_key"),
     )
     .order_by(receipt.c.first)
-    .limit(PAGE)
+    .limit(CHUNK)
 )
 
 
@@ -39,7 +39,7 @@ class Verdict(NamedTuple):
 
 
 async def verify(engine: AsyncEngine) -> AsyncIterator[Verdict]:
-    """Looks at one counter after the other, while the service counts. Holds no more than a page of rows.
+    """Looks at one counter after the other, while the service counts. Holds no more than a chunk of rows.
 
     Each counter is read in one snapshot (REPEATABLE READ), so that what is counted meanwhile is seen whole or not at
     all; it locks nothing. Raises SQLAlchemy's DBAPIError.
@@ -54,27 +54,27 @@ async def verify(engine: AsyncEngine) -> AsyncIterator[Verdict]:
                 verdict = await _look_at(connection, counter_id, name)
             if verdict is not None:
                 yield verdict
-        if len(counters) < PAGE:
+        if len(counters) < CHUNK:
             return
         after = counters[-1].id
 
 
 async def _look_at(connection: AsyncConnection, counter_id: int, name: str) -> Verdict | None:
     """Returns None where the counter was deleted meanwhile."""
-    row = (await connection.execute(COUNTER, {"of": counter_id})).one_or_none()
+    row = (await connection.execute(COUNTER, {"counter_id": counter_id})).one_or_none()
     if row is None:
         return None
-    rolled_up = int((await connection.execute(ROLLED_UP, {"of": counter_id})).scalar_one())
+    rolled_up = int((await connection.execute(ROLLED_UP, {"counter_id": counter_id})).scalar_one())
     last, read = row.start + rolled_up, 0
     position = {"after": 0, "last_key": b""}
-    while page := (await connection.execute(RECEIPTS, {"of": counter_id, **position})).all():
-        for one in page:
+    while chunk := (await connection.execute(RECEIPTS, {"counter_id": counter_id, **position})).all():
+        for one in chunk:
             if one.first != last + 1 or one.last < one.first:
                 what = "overlap" if one.first <= last else "gap"
                 found = f"{what}: after {last} comes a receipt of {one.first} to {one.last}"
                 return Verdict(name, row.total, read, found)
             last = one.last
-        read += len(page)
-        position = {"after": page[-1].first, "last_key": page[-1].key}
+        read += len(chunk)
+        position = {"after": chunk[-1].first, "last_key": chunk[-1].key}
     finding = None if last == row.total else f"the count is {row.total} and its receipts end with {last}"
     return Verdict(name, row.total, read, finding)

@@ -1,20 +1,21 @@
-"""The lanes' own database sessions, and all that a lane says to the database.
+"""The lanes' own database connections, and all that a lane says to the database.
 
-A session can be ended by its name even where its connection is lost, so that nothing that it still does can arrive
-later. It takes a lock of that name when it is made: connection ids are used again after a crash of the server.
+Each takes a lock of its own name on the server when it is made. By that name it can be killed when it is lost, so that
+nothing that it was told can still happen; its id would not do, since ids are used again after a crash of the server.
 """
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiomysql
 from pymysql.err import MySQLError
 from sqlalchemy import event, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from service.counter.batch import Plan, Receipt
 from service.counter.tables import LARGEST
 from service.platform.database import create_engine
 from service.platform.mysql_errors import (
@@ -36,10 +37,10 @@ from service.platform.settings import DatabaseSettings
 # Where the UPDATE matches no row it leaves the former one, so that is made 0 first: 0 - n is out of range (the numbers
 # are unsigned), and the server stops before the COMMIT.
 _COUNT = """DO LAST_INSERT_ID(0);
-UPDATE counter SET count = LAST_INSERT_ID(count + {hits}) WHERE id = {id} AND count + {hits} <= {largest};
+UPDATE counter SET count = LAST_INSERT_ID(count + {total}) WHERE id = {id} AND count + {total} <= {largest};
 INSERT INTO receipt (`key`, counter_id, first, last, created_at) VALUES {receipts};
 COMMIT"""
-_RECEIPT = "(x'{key}',{id},LAST_INSERT_ID()-{hits}+{first},LAST_INSERT_ID()-{hits}+{last},UTC_TIMESTAMP(6))"
+_RECEIPT = "(x'{key}',{id},LAST_INSERT_ID()-{total}+{first},LAST_INSERT_ID()-{total}+{last},UTC_TIMESTAMP(6))"
 
 _FIND = "SELECT id FROM counter WHERE name = %s"
 _CREATE = "INSERT IGNORE INTO counter (name, count) VALUES (%s, 0)"
@@ -48,7 +49,7 @@ _LOCK = "SELECT count FROM counter WHERE id = %s FOR UPDATE"
 LOOK_UP = """SELECT `key`, first, last FROM receipt
 WHERE `key` IN ({keys}) AND EXISTS (SELECT * FROM counter WHERE id = {id})"""
 
-_SESSION_ENDED = {
+_CONNECTION_ENDED = {
     ER_SERVER_SHUTDOWN,
     ER_NEW_ABORTING_CONNECTION,
     ER_CONNECTION_KILLED,
@@ -57,11 +58,11 @@ _SESSION_ENDED = {
 }
 
 
-class Lost(Exception):
-    """The session was lost; whether the server did the last thing that it was told is not known."""
+class ConnectionLost(Exception):
+    """The connection was lost; whether the server did the last thing that it was told is not known."""
 
 
-class NotDone(Exception):
+class StatementRefused(Exception):
     """The server refused a statement, which has done nothing. `code` is its error number."""
 
     def __init__(self, code: int, text: str) -> None:
@@ -70,27 +71,11 @@ class NotDone(Exception):
 
 
 class NotConnected(Exception):
-    """No session could be had; nothing was done."""
+    """No connection could be had; nothing was done."""
 
 
-class Receipt(NamedTuple):
-    """The numbers `first` to `last` were given under `key` (16 bytes)."""
-
-    key: bytes
-    first: int
-    last: int
-
-
-class Part(NamedTuple):
-    """A receipt to be written: its key, and which of the transaction's hits it is for, counted from 1."""
-
-    key: bytes
-    first: int
-    last: int
-
-
-class Sessions:
-    """The sessions of a worker, `size` at the most. Who waits for one gets it in the order of asking."""
+class LaneConnections:
+    """A worker's pool for its lanes, of `size` connections at the most. Waiters are served first in, first out."""
 
     def __init__(self, settings: DatabaseSettings, size: int) -> None:
         self._settings = settings
@@ -99,28 +84,29 @@ class Sessions:
         event.listen(self._engine.sync_engine, "connect", _take_name)
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator["Session"]:
-        """A session in no transaction; what the block has not committed is rolled back. Raises NotConnected."""
+    async def connection(self) -> AsyncIterator["LaneConnection"]:
+        """A connection in no transaction; what the block has not committed is rolled back. Raises NotConnected."""
         async with self._turns:
             try:
-                connection = await self._connect()
+                pooled = await self._connect()
             except (exc.SQLAlchemyError, OSError, RuntimeError) as error:
                 raise NotConnected(str(getattr(error, "orig", error))) from error
-            raw = await connection.get_raw_connection()
+            raw = await pooled.get_raw_connection()
             assert raw.driver_connection is not None
-            session = Session(raw.driver_connection, connection.info["name"], self._settings.statement_timeout)
+            connection = LaneConnection(raw.driver_connection, pooled.info["name"], self._settings.statement_timeout)
             try:
-                yield session
+                yield connection
             finally:
                 try:
-                    await session.roll_back()
-                except (Lost, NotDone):  # its next user must not find a transaction open
-                    session.is_lost = True
-                if session.is_lost:
-                    await connection.invalidate()
-                await connection.close()
+                    await connection.roll_back()
+                except (ConnectionLost, StatementRefused):  # its next user must not find a transaction open
+                    connection.is_lost = True
+                if connection.is_lost:
+                    await pooled.invalidate()
+                await pooled.close()
 
     async def close(self) -> None:
+        """Closes the connections."""
         await self._engine.dispose()
 
     async def _connect(self) -> AsyncConnection:
@@ -135,14 +121,14 @@ class Sessions:
             await connection.close()
 
 
-class Session:
-    """One session on the server. Each method but `count` leaves a transaction open, which `count` commits."""
+class LaneConnection:
+    """A connection as a lane uses it. Each method but `count` leaves a transaction open, which `count` commits."""
 
     def __init__(self, connection: aiomysql.Connection, name: str, timeout: float) -> None:
         self.name = name
         self.is_lost = False
         self.has_counted = False
-        """Whether it may have counted: it was told to, and did not refuse."""
+        """Whether it may have counted: it was told to, and the server did not refuse."""
         self._in_transaction = False
         self._connection = connection
         self._timeout = timeout
@@ -167,21 +153,21 @@ class Session:
         rows = await self._run(LOOK_UP.format(id=counter_id, keys=",".join(f"x'{key.hex()}'" for key in keys)))
         return {key: Receipt(key, first, last) for key, first, last in rows}
 
-    async def count(self, counter_id: int, hits: int, parts: Iterable[Part]) -> int | None:
-        """Adds the hits, writes the receipts and commits; returns the counter's new count.
+    async def count(self, counter_id: int, plan: Plan) -> int | None:
+        """Adds the plan's total, writes its receipts and commits; returns the counter's new count.
 
         Returns None, and has done nothing, if the counter is not there or has no room for so many.
         """
         receipts = ",".join(
-            _RECEIPT.format(key=part.key.hex(), id=counter_id, hits=hits, first=part.first, last=part.last)
-            for part in parts
+            _RECEIPT.format(key=one.key.hex(), id=counter_id, total=plan.total, first=one.first, last=one.last)
+            for one in plan.receipts
         )
         self.has_counted = True
         try:
             identifiers = await self._run_all(
-                _COUNT.format(id=counter_id, hits=hits, largest=LARGEST, receipts=receipts)
+                _COUNT.format(id=counter_id, total=plan.total, largest=LARGEST, receipts=receipts)
             )
-        except NotDone as error:
+        except StatementRefused as error:
             self.has_counted = False
             if error.code != ER_DATA_OUT_OF_RANGE:
                 raise
@@ -190,17 +176,17 @@ class Session:
         return identifiers[1]
 
     async def kill(self, name: str) -> None:
-        """Ends the session of that name if it lives. Its statements fail from then on, and its locks go with it."""
+        """Ends the connection of that name if it lives. Its statements fail from then on, and its locks go with it."""
         ((connection_id,),) = await self._run("SELECT IS_USED_LOCK(%s)", (name,))
         if connection_id is not None:
             try:
                 await self._run(f"KILL {connection_id:d}")
-            except NotDone as error:
+            except StatementRefused as error:
                 if error.code != ER_NO_SUCH_THREAD:
                     raise
 
     async def roll_back(self) -> None:
-        """Ends the transaction if there is one. That of a session that is lost is ended by the server."""
+        """Ends the transaction if there is one. That of a lost connection is ended by the server."""
         if self._in_transaction and not self.is_lost:
             await self._run("ROLLBACK")
             self._in_transaction = False
@@ -222,10 +208,10 @@ class Session:
                 identifiers.append(cursor.lastrowid)
                 while await cursor.nextset():
                     identifiers.append(cursor.lastrowid)
-        except NotDone as error:
+        except StatementRefused as error:
             if len(identifiers) == sql.count(";"):
                 self.is_lost = True
-                raise Lost(f"the commit was answered with {error}") from error
+                raise ConnectionLost(f"the commit was answered with {error}") from error
             raise
         return identifiers
 
@@ -238,17 +224,17 @@ class Session:
         except (MySQLError, OSError, RuntimeError, EOFError) as error:
             code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
             by_server = isinstance(error, MySQLError) and code and not CR_ERROR_FIRST <= code <= CR_ERROR_LAST
-            if by_server and code not in _SESSION_ENDED:
-                raise NotDone(code, str(error.args[-1])) from error
+            if by_server and code not in _CONNECTION_ENDED:
+                raise StatementRefused(code, str(error.args[-1])) from error
             self.is_lost = True
-            raise Lost(f"{type(error).__name__}: {error}") from error
+            raise ConnectionLost(f"{type(error).__name__}: {error}") from error
         except BaseException:
             self.is_lost = True
             raise
 
 
 def _take_name(connection: Any, record: Any) -> None:
-    """Names the session on the server; the name ends with it."""
+    """Names the connection on the server; the name ends with it."""
     record.info["name"] = f"tally:{uuid.uuid4()}"
     cursor = connection.cursor()
     cursor.execute("DO GET_LOCK(%s, 0)", (record.info["name"],))

@@ -1,0 +1,91 @@
+"""`quart receipts …`: what an operator runs beside the service, on the same database."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from typing import NoReturn
+
+import click
+from sqlalchemy import exc
+
+from service.counter.roll_up import delete_left_over, roll_up
+from service.counter.settings import CounterSettings
+from service.counter.verification import verify
+from service.platform.database import create_engine
+from service.platform.settings import DatabaseSettings
+
+UNAVAILABLE = 69
+"""sysexits(3)'s EX_UNAVAILABLE, as the migration job has it."""
+
+
+def receipts_group(database: DatabaseSettings, settings: CounterSettings) -> click.Group:
+    """Returns the commands, for this database."""
+
+    @click.group()
+    def receipts() -> None:
+        """The receipts that account for each number given."""
+
+    @receipts.command("verify")
+    @click.option("--verbose", "-v", is_flag=True, help="A line for each counter, also where all is right.")
+    def verify_command(*, verbose: bool) -> None:
+        """Says whether history and receipts account for each number of each counter, exactly once.
+
+        It may run while the service counts. Ends with 0 if all is right, 1 if not, 69 if the database is away.
+        """
+        _run(_verify(database, verbose=verbose))
+
+    @receipts.command("roll-up")
+    def roll_up_command() -> None:
+        """Turns receipts older than RECEIPT_RETENTION into hits of an hour, and deletes them and deleted counters'.
+
+        It may run while the service counts, and twice at once; it may be stopped and started at any time. Ends with 0,
+        or 69 if the database is away.
+        """
+        _run(_roll_up(database, settings.receipt_retention))
+
+    return receipts
+
+
+def _run(command: Coroutine[None, None, int]) -> NoReturn:
+    """Ends the process with the command's exit code."""
+    try:
+        sys.exit(asyncio.run(command))
+    except exc.DBAPIError as error:
+        click.echo(f"The database cannot be used: {error.orig}", err=True)
+        sys.exit(UNAVAILABLE)
+
+
+async def _verify(database: DatabaseSettings, *, verbose: bool) -> int:
+    engine = create_engine(database)
+    counters = wrong = read = 0
+    try:
+        async for verdict in verify(engine):
+            counters += 1
+            read += verdict.receipts
+            if verdict.finding is not None:
+                wrong += 1
+                click.echo(f"{verdict.name}: {verdict.finding}")
+            elif verbose:
+                click.echo(f"{verdict.name}: {verdict.total}, right ({verdict.receipts} receipts)")
+    finally:
+        await engine.dispose()
+    click.echo(f"{counters} counters, {read} receipts read, {wrong} counters wrong")
+    return 1 if wrong else 0
+
+
+async def _roll_up(database: DatabaseSettings, retention: int) -> int:
+    engine = create_engine(database)
+    total = busy = 0
+    try:
+        async for rolled_up in roll_up(engine, retention):
+            if rolled_up.receipts is None:
+                busy += 1
+                click.echo(f"{rolled_up.name}: left to another roll-up, which is at work on it", err=True)
+            elif rolled_up.receipts:
+                total += rolled_up.receipts
+                click.echo(f"{rolled_up.name}: {rolled_up.receipts} receipts")
+        left_over = await delete_left_over(engine)
+    finally:
+        await engine.dispose()
+    click.echo(f"{total} receipts rolled up, {left_over} of deleted counters deleted, {busy} counters left to another")
+    return 0

@@ -1,0 +1,66 @@
+"""The queue of a lane: hits that wait for a transaction, first in, first out, none of them past its deadline."""
+
+import asyncio
+from collections import deque
+
+from service.counter.batch import Hit
+from service.platform.database import Unavailable
+
+
+class Capacity:
+    """How many hits may wait: `queue` in one queue, and `worker` in all queues of a worker together."""
+
+    def __init__(self, *, queue: int, worker: int) -> None:
+        self.queue = queue
+        self.worker = worker
+        self.waiting = 0
+        """Hits in all queues of the worker."""
+
+    def check(self, queued: int) -> None:
+        """Raises Unavailable if a queue with this many hits may take no other."""
+        if queued >= self.queue or self.waiting >= self.worker:
+            raise Unavailable("the queue of hits is full")
+
+
+class HitQueue:
+    """Starts empty. While a hit's deadline passes in it, the hit is answered 503."""
+
+    def __init__(self, capacity: Capacity) -> None:
+        self._capacity = capacity
+        self._hits: deque[Hit] = deque()
+        self._alarm: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._hits)
+
+    def put(self, hit: Hit) -> None:
+        """Adds a hit at the end. The caller has asked the capacity."""
+        self._hits.append(hit)
+        self._capacity.waiting += 1
+        if self._alarm is None:
+            self._alarm = asyncio.get_running_loop().call_at(hit.deadline, self._refuse_late)
+
+    def take(self, count: int) -> list[Hit]:
+        """Removes up to `count` hits whose callers still wait, oldest first, and returns them."""
+        taken: list[Hit] = []
+        while self._hits and len(taken) < count:
+            hit = self._pop()
+            if not hit.answer.done():
+                taken.append(hit)
+        return taken
+
+    def close(self) -> None:
+        """Watches no deadline any longer; to be called when the queue is empty for good."""
+        if self._alarm:
+            self._alarm.cancel()
+
+    def _pop(self) -> Hit:
+        self._capacity.waiting -= 1
+        return self._hits.popleft()
+
+    def _refuse_late(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._hits and self._hits[0].deadline <= loop.time():
+            self._pop().refuse(Unavailable("the hit waited too long for its transaction"))
+        soon = self._hits[0].deadline if self._hits else loop.time() + 1
+        self._alarm = loop.call_at(soon, self._refuse_late)
