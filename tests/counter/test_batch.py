@@ -36,7 +36,7 @@ def test_a_settled_plan_gives_each_hit_its_numbers_and_each_number_once(
         numbers = [n for one in written.values() for n in range(one.first, one.last + 1)]
         assert numbers == list(range(before + 1, before + plan.total + 1))
         first_amounts = {key: amount for amount, key in reversed(amounts)}
-        plain = []
+        plain: list[int] = []
         for hit in hits:
             if hit.key is not None and hit.amount != first_amounts[hit.key]:
                 assert isinstance(hit.answer.exception(), IdempotencyKeyReused)

@@ -165,13 +165,20 @@ def asks_for_a_token() -> Blueprint:
 
 @fault
 def says_nothing() -> Blueprint:
-    """Takes every request and does not answer."""
+    """Takes every request and does not answer, but tells how many it took."""
     counter = Blueprint("says_nothing", __name__)
+    taken = 0
 
     @counter.get("/livez")
     async def livez() -> str:
+        nonlocal taken
+        taken += 1
         await asyncio.sleep(60)
         return ""
+
+    @counter.get("/value")
+    async def value() -> str:
+        return str(taken)
 
     return counter
 

@@ -65,9 +65,9 @@ def loading(scenario: str, url: str, *options: str, log: Path) -> Iterator["subp
         process.wait()
 
 
-def value(right: str) -> int:
-    """Returns the value of the counter without a fault, and does not count."""
-    return int(httpx.get(f"{right}/value").text)
+def value(url: str) -> int:
+    """Returns the value of a counter without a fault, or how many requests the silent one has taken; counts nothing."""
+    return int(httpx.get(f"{url}/value").text)
 
 
 def kill(server: Hypercorn) -> None:

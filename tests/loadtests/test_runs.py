@@ -24,10 +24,20 @@ def test_each_process_of_a_distributed_run_sends_as_many_hits_as_it_was_told_to(
 
 
 @pytest.mark.parametrize("processes", [[], ["--processes", "2"]])
-def test_a_run_that_ends_before_it_could_begin_fails(faulty: str, processes: list[str]) -> None:
-    ended = load("visitors", f"{faulty}/says_nothing", "--run-time", "1s", *processes)
-    assert ended.returncode == 1, ended.stdout
-    assert "PASSED" not in ended.stdout
+def test_a_run_that_is_ended_before_it_could_begin_fails(faulty: str, tmp_path: Path, processes: list[str]) -> None:
+    silent, log = f"{faulty}/says_nothing", tmp_path / "locust.log"
+    before = value(silent)
+    with loading("visitors", silent, "--run-time", "60s", *processes, log=log) as locust:
+        wait_until(lambda: value(silent) > before, process=locust, log=log)
+        os.killpg(locust.pid, signal.SIGINT)
+        assert locust.wait(60) == 1, log.read_text()
+    assert "PASSED" not in log.read_text()
+
+
+def test_the_run_time_begins_when_the_target_has_answered(faulty: str) -> None:
+    ended = load("visitors", f"{faulty}/answers_after_a_second", "--run-time", "1s")
+    assert "before it could begin" not in ended.stdout
+    assert "\nVisitors: " in ended.stdout, ended.stdout
 
 
 def test_a_worker_of_locusts_that_is_lost_fails_the_run(right: str, tmp_path: Path) -> None:
