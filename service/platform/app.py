@@ -6,7 +6,6 @@ from inspect import CO_COROUTINE
 from typing import Any
 
 from quart import Quart, ResponseReturnValue
-from quart.ctx import RequestContext
 from werkzeug.exceptions import GatewayTimeout
 
 from service.platform.cookies import CookieSessions
@@ -47,11 +46,14 @@ class App(Quart):
             return func
         return super().ensure_async(func)
 
-    async def dispatch_request(self, request_context: RequestContext | None = None) -> ResponseReturnValue:
-        """Returns the view's answer. Raises GatewayTimeout (504) where it took longer than REQUEST_TIMEOUT."""
+    async def dispatch_request(self, *context: Any, **named: Any) -> ResponseReturnValue:
+        """Returns the view's answer. Raises GatewayTimeout (504) where it took longer than REQUEST_TIMEOUT.
+
+        The context is of another class in Quart 0.22 than in 0.23, and is handed on as it is.
+        """
         try:
             async with asyncio.timeout(self.settings.request_timeout) as deadline:
-                return await super().dispatch_request(request_context)
+                return await super().dispatch_request(*context, **named)
         except TimeoutError:
             if not deadline.expired():
                 raise

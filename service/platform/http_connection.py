@@ -1,14 +1,22 @@
 """A request's way from the server into Quart and back, without the tasks that most requests can do without.
 
-Quart (0.22, `asgi.py`) makes one task for the handler, one that receives and, on Python 3.11, one that sends; it ends
-each body by an event of its own. Here the handler runs in the server's task; what receives is started only where there
-is a body or no answer soon; and a body that is in memory is the last event.
+Quart (0.22 and 0.23, `asgi.py`) makes one task for the handler and one that receives, and ends each body by an event of
+its own. Here the handler runs in the server's task; what receives is started only where there is a body or no answer
+soon; and a body that is in memory is the last event.
 """
 
 import asyncio
+from functools import partial
+from inspect import signature
 from typing import Any, cast
 
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPResponseBodyEvent, HTTPResponseStartEvent
+from hypercorn.typing import (
+    ASGIReceiveCallable,
+    ASGIReceiveEvent,
+    ASGISendCallable,
+    HTTPResponseBodyEvent,
+    HTTPResponseStartEvent,
+)
 from quart import Request, Response
 from quart.asgi import ASGIHTTPConnection
 from quart.debug import traceback_response
@@ -21,6 +29,10 @@ DISCONNECT_WATCH_DELAY = 0.1
 
 Almost all requests have ended by then, and are spared a task that would be made only to be cancelled.
 """
+
+
+HANDLER_IS_HANDED_IN = "request_task" in signature(ASGIHTTPConnection.handle_messages).parameters
+"""From Quart 0.23 on, what receives cancels the handler by itself. To be dropped with Python 3.11 and Quart 0.22."""
 
 
 class HttpConnection(ASGIHTTPConnection):
@@ -76,12 +88,14 @@ class _Client:
         self._receiving: asyncio.Task[None] | None = None
         self._later: asyncio.TimerHandle | None = None
         self._closed = False
-        self._messages = connection.handle_messages, request, receive
+        self._handle_messages: Any = connection.handle_messages
+        self._request = request
         if _has_no_body(connection.scope):
             request.body.set_complete()
-            self._later = self._handler.get_loop().call_later(DISCONNECT_WATCH_DELAY, self._receive)
+            watch = partial(self._receive, partial(_receive_end, receive))
+            self._later = self._handler.get_loop().call_later(DISCONNECT_WATCH_DELAY, watch)
         else:
-            self._receive()
+            self._receive(receive)
 
     def has_left(self) -> bool:
         """Whether this is why the handler was cancelled. Raises what went wrong in receiving."""
@@ -97,14 +111,23 @@ class _Client:
         if self._receiving is not None:
             self._receiving.cancel()
 
-    def _receive(self) -> None:
-        handle_messages, request, receive = self._messages
-        self._receiving = self._handler.get_loop().create_task(handle_messages(request, receive))
+    def _receive(self, receive: ASGIReceiveCallable) -> None:
+        handler = (self._handler,) if HANDLER_IS_HANDED_IN else ()
+        receiving = self._handle_messages(self._request, receive, *handler)
+        self._receiving = self._handler.get_loop().create_task(receiving)
         self._receiving.add_done_callback(self._cancel)
 
-    def _cancel(self, _: "asyncio.Task[None]") -> None:
-        if not self._closed:
+    def _cancel(self, receiving: "asyncio.Task[None]") -> None:
+        failed = receiving.cancelled() or receiving.exception() is not None
+        if not self._closed and (failed or not HANDLER_IS_HANDED_IN):
             self._handler.cancel()
+
+
+async def _receive_end(receive: ASGIReceiveCallable) -> ASGIReceiveEvent:
+    """Returns the event with which the client leaves; before it comes that of the body, which is empty and complete."""
+    while (event := await receive())["type"] == "http.request":
+        pass
+    return event
 
 
 def _has_no_body(scope: Any) -> bool:

@@ -127,7 +127,8 @@ async def document() -> Response:
             security_schemes={"bearer": HttpSecurityScheme(scheme="bearer")},
             conversion_preference="msgspec",
         )
-        app = current_app._get_current_object()  # type: ignore[attr-defined]  # the provider keeps a weak reference
+        app: Any = current_app
+        app = app._get_current_object()  # the provider keeps a weak reference
         kept = current_app.extensions["openapi"] = msgspec.json.encode(_Provider(app, schema, api).schema())
     return Response(kept, content_type="application/json")
 
