@@ -78,7 +78,9 @@ def main() -> int:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./run bench", description=__doc__)
-    parser.add_argument("suite", nargs="?", default="stacks", choices=SUITES, help="stacks (default) or counter")
+    parser.add_argument(
+        "suite", nargs="?", default="stacks", choices=SUITES, help="stacks (default), counter or platform"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer connections and rounds: minutes")
     parser.add_argument("--rounds", type=positive, help="how often each is measured")
     parser.add_argument("--seconds", type=positive, help="how long each time")

@@ -1,17 +1,20 @@
 """Applications for Hypercorn that the counter is compared with."""
 
+import gc
 import os
 import random
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Any, cast
 
 from quart import Quart, Response, current_app
+from quart.asgi import ASGIHTTPConnection
+from quart.sessions import SecureCookieSessionInterface
 from sqlalchemy import bindparam, func, update
 from sqlalchemy.dialects.mysql import insert
 
 from loadtests.proof import slow_database
 from service.counter.tables import counter
-from service.platform import logs
+from service.platform import gc_tuning, logs
 from service.platform.app import App
 from service.platform.database import create_engine
 from service.platform.settings import load_settings
@@ -79,6 +82,32 @@ def make() -> App:
         return page(await count_alone(any_counter()))
 
     return app
+
+
+def quarts_connection() -> App:
+    """Returns the service with Quart's own class for a request."""
+    app: Any = make()
+    app.asgi_http_class = ASGIHTTPConnection
+    return cast(App, app)
+
+
+def quarts_sessions() -> App:
+    """Returns the service with Quart's own sessions."""
+    app: Any = make()
+    app.session_interface = SecureCookieSessionInterface()
+    return cast(App, app)
+
+
+def without_freezing() -> App:
+    """Returns the service with the collector's threshold, and without gc.freeze."""
+    gc.freeze = lambda: None
+    return make()
+
+
+def without_gc_tuning() -> App:
+    """Returns the service with Python's collector as it is."""
+    gc_tuning.register = lambda app: None  # noqa: ARG005
+    return make()
 
 
 logs.configure("INFO", json=True)  # for the two that have no settings

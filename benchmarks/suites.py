@@ -95,6 +95,10 @@ SERVERS = {
     "full": Server(full=True),
     "quart": Server(app="benchmarks.applications:bare_quart"),
     "asgi": Server(app="benchmarks.applications:bare_asgi"),
+    "Quart's connection": Server(app="benchmarks.applications:quarts_connection()"),
+    "Quart's sessions": Server(app="benchmarks.applications:quarts_sessions()"),
+    "no freeze": Server(app="benchmarks.applications:without_freezing()"),
+    "no gc tuning": Server(app="benchmarks.applications:without_gc_tuning()"),
     "nginx": Server(behind="near"),
     "fixed": Server(fixed=True),
     "slow": Server(slow=SLOW, pool=SLOW_POOL),
@@ -234,4 +238,19 @@ COUNTER = Suite(
     steady=_NO_DATABASE,
 )
 
-SUITES = {"stacks": STACKS, "counter": COUNTER}
+_WITHOUT = ("Quart's connection", "Quart's sessions", "no freeze", "no gc tuning")
+
+PLATFORM = Suite(
+    title="What makes a request cheaper, taken away one by one",
+    candidates=(
+        Candidate(_NO_DATABASE, "near", "/without-database"),
+        *(Candidate(name, name, "/without-database") for name in _WITHOUT),
+    ),
+    plan=tuple(Closed(connections, (_NO_DATABASE, *_WITHOUT)) for connections in (64, 256)),
+    claims=tuple(Claim(_NO_DATABASE, name, connections) for name in _WITHOUT for connections in (64, 256)),
+    rounds=9,
+    seconds=3,
+    steady=_NO_DATABASE,
+)
+
+SUITES = {"stacks": STACKS, "counter": COUNTER, "platform": PLATFORM}

@@ -10,13 +10,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import aiomysql
-from pymysql.err import MySQLError
 from sqlalchemy import event, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from service.counter.batch import Plan, Receipt
 from service.counter.tables import LARGEST
+from service.platform import driver
 from service.platform.database import create_engine
 from service.platform.mysql_errors import (
     CR_ERROR_FIRST,
@@ -115,7 +114,7 @@ class LaneConnections:
             connection = await self._engine.connect()
             raw = await connection.get_raw_connection()
             assert raw.driver_connection is not None
-            if not raw.driver_connection._reader.at_eof():  # as aiomysql's own pool does
+            if not driver.is_ended_by_server(raw.driver_connection):
                 return connection
             await connection.invalidate()
             await connection.close()
@@ -124,7 +123,7 @@ class LaneConnections:
 class LaneConnection:
     """A connection as a lane uses it. Each method but `count` leaves a transaction open, which `count` commits."""
 
-    def __init__(self, connection: aiomysql.Connection, name: str, timeout: float) -> None:
+    def __init__(self, connection: driver.Connection, name: str, timeout: float) -> None:
         self.name = name
         self.is_lost = False
         self.has_counted = False
@@ -216,14 +215,14 @@ class LaneConnection:
         return identifiers
 
     @asynccontextmanager
-    async def _exchange(self) -> AsyncIterator[aiomysql.Cursor]:
+    async def _exchange(self) -> AsyncIterator[driver.Cursor]:
         self._in_transaction = True
         try:
             async with asyncio.timeout(self._timeout):
-                yield aiomysql.Cursor(self._connection)
-        except (MySQLError, OSError, RuntimeError, EOFError) as error:
+                yield driver.Cursor(self._connection)
+        except (driver.MySQLError, OSError, RuntimeError, EOFError) as error:
             code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
-            by_server = isinstance(error, MySQLError) and code and not CR_ERROR_FIRST <= code <= CR_ERROR_LAST
+            by_server = isinstance(error, driver.MySQLError) and code and not CR_ERROR_FIRST <= code <= CR_ERROR_LAST
             if by_server and code not in _CONNECTION_ENDED:
                 raise StatementRefused(code, str(error.args[-1])) from error
             self.is_lost = True

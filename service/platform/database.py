@@ -4,23 +4,18 @@ Times, sizes and the like come from the settings. Every session is READ COMMITTE
 its client does; a connection that died is never handed out as a live one, nor one with a statement half answered.
 """
 
-import asyncio
-import socket
-import sys
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
-import aiomysql
 from quart import current_app
 from sqlalchemy import URL, AsyncAdaptedQueuePool, Engine, MetaData, NullPool, event, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from service.platform import driver
 from service.platform.app import App
-from service.platform.mysql_errors import CR_SERVER_LOST, ER_NO_SUCH_TABLE
+from service.platform.mysql_errors import ER_NO_SUCH_TABLE
 from service.platform.settings import DatabaseSettings
-
-_T = TypeVar("_T")
 
 NAMING_CONVENTION = {
     "ix": "ix_%(column_0_N_label)s",
@@ -50,7 +45,7 @@ class Unavailable(Exception):
     public = "The database is not available at the moment. The request was not carried out; please try again."
 
 
-class NotDurable(aiomysql.OperationalError):  # type: ignore[misc]  # aiomysql has no types
+class NotDurable(driver.OperationalError):  # type: ignore[misc]  # aiomysql has no types
     """The server may forget what it has said to be committed, and DURABILITY does not say that this is meant."""
 
 
@@ -94,7 +89,7 @@ def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None, c
         }
     engine = create_async_engine(
         URL.create(
-            "mysql+aiomysql",
+            driver.URL_SCHEME,
             username=settings.username,
             password=settings.password,
             host=settings.host,
@@ -102,7 +97,7 @@ def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None, c
             database=settings.name,
         ),
         isolation_level="READ COMMITTED",
-        connect_args={"async_creator_fn": _connect, "settings": settings},
+        connect_args={"async_creator_fn": driver.connect, "charset": CHARSET, "settings": settings},
         **pool,
     )
     run_at_connect(engine.sync_engine, _session(settings))
@@ -177,25 +172,6 @@ def _summary(error: exc.DBAPIError) -> str:
     return f"{type(error.orig).__name__}: {error.orig}"
 
 
-async def _connect(*, settings: DatabaseSettings, **arguments: Any) -> "_Connection":
-    """Returns a connection that has logged in.
-
-    aiomysql's own connect_timeout covers the TCP handshake only, and striking later it reads as a broken packet
-    (aio-libs/aiomysql#988).
-    """
-    connection = _Connection(**arguments, charset=CHARSET, settings=settings)
-    try:
-        async with asyncio.timeout(settings.connect_timeout):
-            await connection._connect()
-    except TimeoutError:
-        connection.close()
-        raise aiomysql.OperationalError(
-            CR_SERVER_LOST, f"no connection to the database within {settings.connect_timeout:g} s"
-        ) from None
-    _bound_silence(connection, settings)
-    return connection
-
-
 def _session(settings: DatabaseSettings) -> str:
     """The session's settings in one statement. What only one of the two servers knows is in a comment that it reads:
     https://mariadb.com/kb/en/comment-syntax/"""
@@ -205,46 +181,3 @@ def _session(settings: DatabaseSettings) -> str:
         f"innodb_lock_wait_timeout = {settings.lock_timeout}, lock_wait_timeout = {settings.lock_timeout} "
         f"/*!50708 , max_execution_time = {round(seconds * 1000)} */ /*M!100100 , max_statement_time = {seconds} */"
     )
-
-
-def _bound_silence(connection: aiomysql.Connection, settings: DatabaseSettings) -> None:
-    """Ends a connection whose packets nobody acknowledges, so that a lost server is noticed (Linux: tcp(7))."""
-    if sys.platform == "linux":
-        tcp: socket.socket = connection._writer.transport.get_extra_info("socket")
-        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(settings.statement_timeout * 1000))
-        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
-        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
-
-
-class _Connection(aiomysql.Connection):  # type: ignore[misc]  # aiomysql has no types
-    """aiomysql's connection, which has no time-out for a statement, with one.
-
-    Under uvloop, writing to a connection that the server has closed raises a plain RuntimeError
-    (aio-libs/aiomysql#966), which SQLAlchemy does not take for a disconnect: it becomes OperationalError 2013.
-    """
-
-    def __init__(self, *, settings: DatabaseSettings, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self._statement_timeout = settings.statement_timeout
-
-    async def query(self, sql: str, unbuffered: bool = False) -> int:
-        return await self._bounded(super().query(sql, unbuffered))
-
-    async def commit(self) -> None:
-        await self._bounded(super().commit())
-
-    async def rollback(self) -> None:
-        await self._bounded(super().rollback())
-
-    async def ping(self, reconnect: bool = True) -> None:
-        await self._bounded(super().ping(reconnect))
-
-    async def _bounded(self, command: Awaitable[_T]) -> _T:
-        try:
-            async with asyncio.timeout(self._statement_timeout):
-                return await command
-        except TimeoutError:
-            # aiomysql has closed the connection, as it does on every cancellation: no later user reads this answer.
-            raise aiomysql.OperationalError(CR_SERVER_LOST, f"no answer within {self._statement_timeout:g} s") from None
-        except RuntimeError as error:
-            raise aiomysql.OperationalError(CR_SERVER_LOST, f"connection lost ({error})") from error

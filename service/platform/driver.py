@@ -1,0 +1,87 @@
+"""aiomysql, and what it lacks: all that the service knows of its driver, so that another could take its place."""
+
+import asyncio
+import socket
+import sys
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+import aiomysql
+from aiomysql import Cursor, MySQLError, OperationalError
+
+from service.platform.mysql_errors import CR_SERVER_LOST
+from service.platform.settings import DatabaseSettings
+
+__all__ = ["URL_SCHEME", "Connection", "Cursor", "MySQLError", "OperationalError", "connect", "is_ended_by_server"]
+
+URL_SCHEME = "mysql+aiomysql"
+"""Of SQLAlchemy's URLs."""
+
+_T = TypeVar("_T")
+
+
+class Connection(aiomysql.Connection):  # type: ignore[misc]  # aiomysql has no types
+    """aiomysql's connection, which has no time-out for a statement, with one.
+
+    Under uvloop, writing to a connection that the server has closed raises a plain RuntimeError
+    (aio-libs/aiomysql#966), which SQLAlchemy does not take for a disconnect: it becomes OperationalError 2013.
+    """
+
+    def __init__(self, *, settings: DatabaseSettings, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._statement_timeout = settings.statement_timeout
+
+    async def query(self, sql: str, unbuffered: bool = False) -> int:
+        return await self._bounded(super().query(sql, unbuffered))
+
+    async def commit(self) -> None:
+        await self._bounded(super().commit())
+
+    async def rollback(self) -> None:
+        await self._bounded(super().rollback())
+
+    async def ping(self, reconnect: bool = True) -> None:
+        await self._bounded(super().ping(reconnect))
+
+    async def _bounded(self, command: Awaitable[_T]) -> _T:
+        try:
+            async with asyncio.timeout(self._statement_timeout):
+                return await command
+        except TimeoutError:
+            # aiomysql has closed the connection, as it does on every cancellation: no later user reads this answer.
+            raise aiomysql.OperationalError(CR_SERVER_LOST, f"no answer within {self._statement_timeout:g} s") from None
+        except RuntimeError as error:
+            raise aiomysql.OperationalError(CR_SERVER_LOST, f"connection lost ({error})") from error
+
+
+async def connect(*, settings: DatabaseSettings, **arguments: Any) -> "Connection":
+    """Returns a connection that has logged in; `arguments` are aiomysql's. Raises OperationalError.
+
+    aiomysql's own connect_timeout covers the TCP handshake only, and striking later it reads as a broken packet
+    (aio-libs/aiomysql#988).
+    """
+    connection = Connection(**arguments, settings=settings)
+    try:
+        async with asyncio.timeout(settings.connect_timeout):
+            await connection._connect()
+    except TimeoutError:
+        connection.close()
+        raise aiomysql.OperationalError(
+            CR_SERVER_LOST, f"no connection to the database within {settings.connect_timeout:g} s"
+        ) from None
+    _bound_silence(connection, settings)
+    return connection
+
+
+def is_ended_by_server(connection: Connection) -> bool:
+    """Whether the server has ended the connection, as far as that is known here without asking it."""
+    return bool(connection._reader.at_eof())  # as aiomysql's own pool does
+
+
+def _bound_silence(connection: aiomysql.Connection, settings: DatabaseSettings) -> None:
+    """Ends a connection whose packets nobody acknowledges, so that a lost server is noticed (Linux: tcp(7))."""
+    if sys.platform == "linux":
+        tcp: socket.socket = connection._writer.transport.get_extra_info("socket")
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(settings.statement_timeout * 1000))
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
