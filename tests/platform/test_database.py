@@ -76,6 +76,14 @@ async def test_an_emoji_goes_in_and_out(app: App, empty_database: Database) -> N
     assert await scalar("SELECT word FROM note") == "café 🧮"
 
 
+async def test_bytes_go_in_and_out(app: App, empty_database: Database) -> None:
+    empty_database.execute("CREATE TABLE blobs (bytes VARBINARY(256))")
+    every = bytes(range(256))
+    async with transaction() as connection:
+        await connection.execute(text("INSERT INTO blobs VALUES (:bytes)"), {"bytes": every})
+    assert await scalar("SELECT bytes FROM blobs") == every
+
+
 async def test_an_error_in_the_block_rolls_the_transaction_back(app: App, empty_database: Database) -> None:
     empty_database.execute(WITH_A_NOTE)
     with pytest.raises(ZeroDivisionError):
