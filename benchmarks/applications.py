@@ -1,6 +1,5 @@
 """Applications for Hypercorn that the counter is compared with."""
 
-import gc
 import os
 import random
 from collections.abc import AsyncGenerator
@@ -96,12 +95,6 @@ def quarts_sessions() -> App:
     app: Any = make()
     app.session_interface = SecureCookieSessionInterface()
     return cast(App, app)
-
-
-def without_freezing() -> App:
-    """Returns the service with the collector's threshold, and without gc.freeze."""
-    gc.freeze = lambda: None
-    return make()
 
 
 def without_gc_tuning() -> App:

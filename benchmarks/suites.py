@@ -97,7 +97,6 @@ SERVERS = {
     "asgi": Server(app="benchmarks.applications:bare_asgi"),
     "Quart's connection": Server(app="benchmarks.applications:quarts_connection()"),
     "Quart's sessions": Server(app="benchmarks.applications:quarts_sessions()"),
-    "no freeze": Server(app="benchmarks.applications:without_freezing()"),
     "no gc tuning": Server(app="benchmarks.applications:without_gc_tuning()"),
     "nginx": Server(behind="near"),
     "fixed": Server(fixed=True),
@@ -238,7 +237,7 @@ COUNTER = Suite(
     steady=_NO_DATABASE,
 )
 
-_WITHOUT = ("Quart's connection", "Quart's sessions", "no freeze", "no gc tuning")
+_WITHOUT = ("Quart's connection", "Quart's sessions", "no gc tuning")
 
 PLATFORM = Suite(
     title="What makes a request cheaper, taken away one by one",

@@ -2,10 +2,10 @@
 
 import asyncio
 import hashlib
-import os
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
+
+import uuid_utils
 
 from service.counter.errors import CounterFull, IdempotencyKeyReused
 from service.counter.tables import LARGEST
@@ -152,10 +152,7 @@ class Batch:
 
 def make_key() -> bytes:
     """Returns a UUIDv7 (RFC 9562, 5.7), 16 bytes: receipts are then written one after the other in their index."""
-    milliseconds = time.time_ns() // 1_000_000
-    chance = int.from_bytes(os.urandom(10))
-    value = milliseconds << 80 | 7 << 76 | (chance >> 68) << 64 | 2 << 62 | chance & (1 << 62) - 1
-    return value.to_bytes(16)
+    return uuid_utils.uuid7().bytes
 
 
 def receipt_key(counter_id: int, key: str) -> bytes:

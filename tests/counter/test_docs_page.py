@@ -3,9 +3,11 @@
 import shutil
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
@@ -27,34 +29,59 @@ def browser() -> Iterator[webdriver.Chrome]:
         yield browser
 
 
-def section(browser: webdriver.Chrome, operation: str) -> WebElement:
-    """Returns the part of the page about an operation."""
-    headings = WebDriverWait(browser, LIMIT).until(lambda page: page.find_elements(By.TAG_NAME, "h2"))
-    (found,) = (heading for heading in headings if heading.text == operation)
-    return found.find_element(By.XPATH, "..")
+def operation(browser: webdriver.Chrome, method: str, path: str) -> WebElement:
+    """Opens an operation and returns its part of the page."""
+    summary = f"//*[@class='opblock-summary-path' and @data-path='{path}']"
+    part = f"{summary}/ancestor::div[contains(@class, 'opblock-{method.lower()}')]"
+    found = WebDriverWait(browser, LIMIT).until(lambda page: page.find_element(By.XPATH, part))
+    found.find_element(By.CLASS_NAME, "opblock-summary-control").click()
+    return found
 
 
-def send(browser: webdriver.Chrome, part: WebElement, **values: str) -> str:
+def send(browser: webdriver.Chrome, part: WebElement, body: str = "", **parameters: str) -> str:
     """Fills in the fields and returns what is shown for the answer."""
-    for name, value in values.items():
-        part.find_element(By.XPATH, f".//label[starts-with(., '{name} ')]//*[self::input or self::textarea]").send_keys(
-            value
-        )
-    part.find_element(By.TAG_NAME, "button").click()
-    shown = part.find_element(By.TAG_NAME, "pre")
-    return WebDriverWait(browser, LIMIT).until(lambda _: shown.text)
+    WebDriverWait(browser, LIMIT).until(lambda _: part.find_elements(By.CLASS_NAME, "execute"))
+    for name, value in parameters.items():
+        field = part.find_element(By.XPATH, f".//tr[@data-param-name='{name}']//input")
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys(value)
+    if body:
+        area = part.find_element(By.CLASS_NAME, "body-param__text")
+        area.send_keys(Keys.CONTROL, "a")
+        area.send_keys(body)
+    part.find_element(By.CLASS_NAME, "execute").click()
+    shown = WebDriverWait(browser, LIMIT).until(lambda _: part.find_elements(By.CLASS_NAME, "live-responses-table"))
+    return shown[0].text
+
+
+def authorize(browser: webdriver.Chrome, token: str) -> None:
+    browser.find_element(By.CSS_SELECTOR, ".auth-wrapper .authorize").click()
+    container = WebDriverWait(browser, LIMIT).until(lambda page: page.find_element(By.CLASS_NAME, "auth-container"))
+    container.find_element(By.TAG_NAME, "input").send_keys(token)
+    container.find_element(By.CSS_SELECTOR, "button.authorize").click()
+    browser.find_element(By.CSS_SELECTOR, "button.btn-done").click()
 
 
 def test_the_page_shows_every_operation_and_sends_what_is_filled_in(stack: Stack, browser: webdriver.Chrome) -> None:
     browser.get(f"{stack.url}/docs")
-    read = send(browser, section(browser, "GET /counters/{name}"), name="page")
-    assert read.startswith("200")
-    assert '"name":"page"' in read
-    listed = send(browser, section(browser, "GET /counters"), limit="1")
-    assert '"counters":["page"]' in listed
-    browser.find_element(By.ID, "token").send_keys("made up")
-    refused = send(browser, section(browser, "POST /counters/{name}/hits"), name="page", body='{"amount": 2}')
-    assert refused.startswith("401")
+    read = send(browser, operation(browser, "GET", "/counters/{name}"), name="page")
+    assert "200" in read
+    assert '"name": "page"' in read
+    described = httpx.get(f"{stack.url}/openapi.json").json()["paths"]
+    shown = browser.find_elements(By.CLASS_NAME, "opblock")
+    assert len(shown) == sum(len(methods) for methods in described.values())
+    assert '"counters": [' in send(browser, operation(browser, "GET", "/counters"), limit="1")
+    authorize(browser, "made up")
+    refused = send(browser, operation(browser, "POST", "/counters/{name}/hits"), '{"amount": 2}', name="page")
+    assert "401" in refused
     assert "/problems/token-unknown" in refused
+
+
+def test_the_page_asks_no_other_host_and_keeps_to_its_policy(stack: Stack, browser: webdriver.Chrome) -> None:
+    browser.get(f"{stack.url}/docs")
+    operation(browser, "GET", "/counters/{name}")
+    asked = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert f"{stack.url}/docs/swagger-ui-bundle.js" in asked
+    assert all(url.startswith((f"{stack.url}/", "data:")) for url in asked), asked
     log = browser.get_log("browser")  # type: ignore[no-untyped-call]
-    assert not [entry for entry in log if "Content Security Policy" in entry["message"]]
+    assert [entry["message"] for entry in log] == []
