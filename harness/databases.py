@@ -23,9 +23,10 @@ from harness.processes import container_name, free_port, stop, wait_until
 from service.platform.settings import ROOT
 
 PREFIX = "tally_test_"
-ALLOWANCE = f"GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `{PREFIX}%`.*".replace(
-    "_", r"\_"
-)
+ALLOWANCE = (
+    "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES, CREATE TEMPORARY TABLES "
+    f"ON `{PREFIX}%`.*"
+).replace("_", r"\_")
 
 
 @dataclass(frozen=True)

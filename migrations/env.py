@@ -13,6 +13,7 @@ from pymysql.constants import CR, ER
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, exc, text
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
+from migrations import comparison  # noqa: F401  # how Alembic compares columns
 from service import metadata
 from service.platform import database, logs
 from service.platform.settings import MigrationSettings, SettingsError, load_migration_settings
