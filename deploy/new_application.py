@@ -1,10 +1,13 @@
 """Makes a copy of this repository with an application of your own in it: `./run new ../my-app`.
 
 A copy is what git tracks, without the counter (LEFT_OUT, and what stands between two marks in a file that stays), with
-`starter/` laid over it, and with the copy's name in place of this project's. Needs nothing but Python and git.
+`starter/` laid over it, and with the copy's name in place of this project's. It is a repository of its own. Its branch
+`upstream` has nothing but such copies: `./run new --update ../my-app` adds today's, and `git merge upstream` in the
+copy takes over what has changed. Needs nothing but Python and git.
 """
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
@@ -35,7 +38,6 @@ LEFT_OUT = (
     STARTER,
     "deploy/new_application.py",
     "tests/test_new.py",
-    "tests/test_starter.py",
 )
 """Files and folders that no copy has."""
 
@@ -70,10 +72,14 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
 _LONGEST = 22
 """Characters: with `_migration` it is the name of a user, which in MySQL has 32 at the most."""
 
+BRANCH = "upstream"
+
 _TAKEN = {
     *("tally", "counter"),
     *("mysql", "sys", "information_schema", "performance_schema", "root", "public"),  # the servers' own
     *("true", "false", "null", "yes", "no", "on", "off", "y", "n"),  # what some readers of YAML take for something else
+    *("service", "platform", "notes", "migrations", "deploy", "harness", "loadtests", "tests"),  # folders of a copy
+    *("web", "nginx", "migrate", "secrets", "test"),  # services of its compose files
 }
 
 
@@ -122,13 +128,31 @@ def without_the_counter(path: str, text: str, section: str = "") -> str:
     return text.rstrip("\n") + "\n" if passages else text
 
 
+def git(folder: Path, *arguments: str, **environment: str) -> str:
+    """Runs git in that repository and returns what it printed. Raises Refused."""
+    # The commits on the branch are nobody's, so that none has to tell git its name first.
+    own = ("-c", "user.name=upstream", "-c", "user.email=upstream@localhost", "-c", "commit.gpgsign=false")
+    command = ["git", "-C", str(folder), *own, *arguments]
+    # Without what a hook that runs this would say of another repository.
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    ended = subprocess.run(command, env={**plain, **environment}, capture_output=True, text=True, check=False)
+    if ended.returncode != 0:
+        raise Refused(f"git {arguments[0]} in {folder} failed: {ended.stderr.strip() or ended.stdout.strip()}")
+    return ended.stdout
+
+
 def tracked() -> list[str]:
     """Returns the files that git tracks here and that are here. Raises Refused."""
-    listed = subprocess.run(["git", "-C", ROOT, "ls-files", "-z"], capture_output=True, text=True, check=False)
-    names = [name for name in listed.stdout.split("\0") if (ROOT / name).is_file()]
-    if listed.returncode != 0 or f"{STARTER}/README.md" not in names:
+    listed = git(ROOT, "ls-files", "-z") if (ROOT / ".git").exists() else ""
+    names = [name for name in listed.split("\0") if (ROOT / name).is_file()]
+    if f"{STARTER}/README.md" not in names:
         raise Refused(f"{ROOT} is no clone: a copy has the files that git tracks.")
     return names
+
+
+def message() -> str:
+    """Returns what a commit on the branch says: which commit here it is a copy of."""
+    return f"A copy of {git(ROOT, 'describe', '--always', '--dirty').strip()}"
 
 
 def copy(into: Path, name: str) -> None:
@@ -164,32 +188,73 @@ def _write(into: Path, path: str, source: str, text: str | None, name: str) -> N
         new.write_text(text if path == LICENSE else renamed(text, name), "utf-8")
 
 
-def make(target: Path) -> str:
-    """Makes the copy at `target`, whole or not at all, and returns its name. Raises Refused."""
+def make(target: Path) -> None:
+    """Makes the copy at `target`, whole or not at all. Raises Refused."""
     if target.exists() or target.is_symlink():
-        raise Refused(f"{target} exists: name a folder that does not.")
+        raise Refused(f"{target} exists: name a folder that does not, or take over what is new with --update.")
     if target.is_relative_to(ROOT):
         raise Refused(f"{target} lies within this repository: name a folder beside it, as ../my-app.")
     name = name_of(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=target.parent) as folder:
-            copy(Path(folder) / name, name)
-            (Path(folder) / name).rename(target)
+            new = Path(folder) / name
+            copy(new, name)
+            git(new, "init", "--quiet", f"--initial-branch={BRANCH}")
+            git(new, "add", "--all", "--force")
+            git(new, "commit", "--quiet", "--no-verify", "--message", message())
+            git(new, "switch", "--quiet", "--create", "main")
+            new.rename(target)
     except OSError as error:
         raise Refused(f"{target} could not be made: {error.strerror or error}.") from error
-    return name
+
+
+def update(target: Path) -> bool:
+    """Adds today's copy to the target's branch, and touches nothing else there; returns whether it is another one.
+
+    Raises Refused.
+    """
+    reference = f"refs/heads/{BRANCH}"
+    try:
+        before = git(target, "rev-parse", "--verify", "--quiet", reference).strip()
+        project = git(target, "show", f"{before}:pyproject.toml")
+    except (Refused, OSError):
+        raise Refused(
+            f"{target} has no branch {BRANCH}, so ./run new has not made it: give the folder of a copy."
+        ) from None
+    name = re.search(r'^name = "(.*)"$', project, re.MULTILINE)
+    if name is None:
+        raise Refused(f"The pyproject.toml of {target}'s branch {BRANCH} has no name.")
+    with tempfile.TemporaryDirectory(prefix="upstream-") as folder:
+        new = Path(folder) / "copy"
+        copy(new, name[1])
+        index = {"GIT_INDEX_FILE": f"{folder}/index", "GIT_WORK_TREE": str(new)}
+        directory = git(target, "rev-parse", "--absolute-git-dir").strip()
+        git(new, f"--git-dir={directory}", "add", "--all", "--force", **index)
+        tree = git(new, f"--git-dir={directory}", "write-tree", **index).strip()
+    if tree == git(target, "rev-parse", f"{before}^{{tree}}").strip():
+        return False
+    commit = git(target, "commit-tree", tree, "-p", before, "-m", message()).strip()
+    git(target, "update-ref", reference, commit, before)
+    return True
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="./run new", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("target", type=Path, help="the new folder; its name becomes that of the application")
-    target = Path(parser.parse_args().target).absolute().parent.resolve() / parser.parse_args().target.absolute().name
+    parser.add_argument("--update", action="store_true", help=f"bring the branch {BRANCH} of a copy up to date")
+    given = parser.parse_args()
+    target = given.target.absolute().parent.resolve() / given.target.absolute().name
     try:
-        make(target)
+        if not given.update:
+            make(target)
+            print(f"-- {target} is yours: its README.md says how it is run, and where your code goes")
+        elif update(target):
+            print(f"-- {target}: the branch {BRANCH} has what is new; `git merge {BRANCH}` there takes it over")
+        else:
+            print(f"-- {target}: the branch {BRANCH} was up to date")
     except Refused as error:
         raise SystemExit(f"run: {error}") from None
-    print(f"-- {target} is yours: its README.md says how it is run, and where your code goes")
 
 
 if __name__ == "__main__":

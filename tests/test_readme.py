@@ -10,7 +10,7 @@ from service.platform.settings import ROOT
 
 COMMANDS = "tests/platform/test_commands.py"
 # --- counter
-YOURS = "tests/test_new.py::test_the_platforms_tests_pass_with_another_application"
+UPDATED = "tests/test_new.py::test_a_copy_takes_over_what_was_fixed_and_keeps_what_is_its_own"
 # --- end of counter
 
 README = (ROOT / "README.md").read_text()
@@ -59,9 +59,9 @@ RUN_BY = {
     "./run load visitors --headless --users 50 --spawn-rate 50 --hits 20000": (
         "tests/counter/test_native_counter.py::test_a_load_run_ends_with_0"
     ),
-    "rm -r service/counter tests/counter docs/counter migrations/versions/*.py": YOURS,
-    "rm -r loadtests/*/ tests/loadtests benchmarks tests/benchmarks": YOURS,
-    'alembic revision --autogenerate -m "first tables"': YOURS,
+    "./run new ../my-app": "tests/test_new.py::made",
+    "./run new --update ../my-app": UPDATED,
+    "git -C ../my-app merge upstream": UPDATED,
     # --- end of counter
     "apt-get install --yes mariadb-server": "deploy/native/common.sh::need_servers",
     "mariadb": "tests/test_readme.py::test_the_sql_of_the_readme_makes_a_database_for_both_users",
