@@ -23,13 +23,16 @@ LEFT_OUT = (
     "tests/counter",
     "docs/counter",
     "migrations/versions",
-    # Its load, the research instrument, and what only these use.
+    # Its load, the research instrument, the examples, and what only these use.
     "loadtests/checks",
     "loadtests/proof",
     "loadtests/scenarios",
     "tests/loadtests",
     "benchmarks",
     "tests/benchmarks",
+    "examples",
+    "tests/examples",
+    "docs/from-flask-sqlalchemy.md",
     "harness/environments.py",
     "harness/load.py",
     "harness/machine.py",
