@@ -151,7 +151,7 @@ def begin(given: argparse.Namespace) -> Results:
     if given.add and new.file.exists():
         kept = load(new.file)
         if kept.software != new.software:
-            raise SystemExit(f"What is kept was measured with other software ({kept.software}): measure anew.")
+            raise SystemExit(f"The kept results were measured with other software ({kept.software}): measure anew.")
         return replace(kept, commands=[*kept.commands, command])
     return new
 

@@ -1,4 +1,4 @@
-"""What is measured and compared: candidates, at how many connections or which rate, and what their ratios must be."""
+"""The suites: candidates, the connections or rates at which they are measured, and the target ratios."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -40,7 +40,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is measured: a path of a server, with or without an Idempotency-Key."""
+    """A candidate: a path of a server, requested with or without an Idempotency-Key."""
 
     name: str
     server: str

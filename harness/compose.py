@@ -19,7 +19,7 @@ from service.platform.settings import ROOT
 
 
 def copy_tree(directory: Path) -> Path:
-    """Copies what a fresh clone would have, with what is not committed yet, into `directory` and returns it."""
+    """Copies the files of a fresh clone, with uncommitted changes, into `directory` and returns it."""
     ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text().split()]
     shutil.copytree(ROOT, directory, ignore=shutil.ignore_patterns(".git", *ignored))
     return directory

@@ -23,7 +23,7 @@ def machine() -> str:
 
 
 def software() -> str:
-    """Returns the versions of what is measured."""
+    """Returns the versions of the measured software."""
     servers = [_first_line(command) for command in (["mariadbd", "--version"], ["nginx", "-v"], ["wrk", "-v"])]
     packages = [f"{name} {version(name)}" for name in PACKAGES]
     return ", ".join([f"Linux {platform.release()}", f"Python {platform.python_version()}", *packages, *servers])

@@ -50,7 +50,7 @@ class Proxy:
     """To the server, of the connections that are open."""
 
     def release(self) -> None:
-        """Hands on what was held back, if the server still takes it."""
+        """Forwards the held-back data, if the server still accepts it."""
         for packet, writer in self.held:
             writer.write(packet)
 

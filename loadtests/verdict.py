@@ -32,13 +32,13 @@ class TargetError(Exception):
 
 
 class Check(Protocol):
-    """What is checked besides the thresholds, in the process that judges: the only one, or the master."""
+    """A check besides the thresholds, in the process that judges: the only one, or the master."""
 
     def begin(self, environment: Environment) -> None:
-        """Is called before the first request. Raises TargetError where the run cannot begin."""
+        """Runs before the first request. Raises TargetError if the run cannot begin."""
 
     def findings(self, environment: Environment) -> Iterable[str]:
-        """Returns what was found to be wrong, after the last request."""
+        """Returns the violations, after the last request."""
 
     def summary(self) -> str:
         """Returns a line for the end of the run."""

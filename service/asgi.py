@@ -1,4 +1,4 @@
-"""What Hypercorn and the `quart` command load: the application with the settings of this process."""
+"""The application that Hypercorn and the `quart` command load, with the settings of this process."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""What the scenarios' users have in common: how a hit is sent, and what is checked in its answer."""
+"""The base class of the scenarios' users: sends hits, and checks their answers."""
 
 import time
 from collections.abc import Sequence

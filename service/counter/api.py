@@ -54,7 +54,7 @@ blueprint = Blueprint("api", __name__, url_prefix="/counters")
 @problems(400, 401, 403, 404, 408, 409, 413, 415, 422, 503, 504)
 @security_scheme([{"bearer": []}])
 async def hit(name: str) -> Response:
-    """Counts. The same Idempotency-Key, of the same token, gives the same numbers again."""
+    """Counts. A request repeated with the same Idempotency-Key and token gets the same numbers."""
     token = require_scope("count")
     new = await body(NewHit)
     key = idempotency_key(request.headers)
@@ -71,7 +71,7 @@ async def hit(name: str) -> Response:
 @document_response(Page)
 @problems(400, 503, 504)
 async def counters() -> Response:
-    """The names of the counters, by pages in the order of their characters."""
+    """The counters' names in pages, ordered by character."""
     page = query(PageQuery)
     if page.after:
         check_name(page.after)
@@ -84,7 +84,7 @@ async def counters() -> Response:
 @document_response(Counter)
 @problems(400, 404, 503, 504)
 async def counter(name: str) -> Response:
-    """Reads without counting."""
+    """Reads the counter without counting."""
     found = await queries.read(check_name(name))
     if found is None:
         raise NoSuchCounter
@@ -98,7 +98,7 @@ async def counter(name: str) -> Response:
 @problems(400, 401, 403, 404, 408, 409, 413, 415, 503, 504)
 @security_scheme([{"bearer": []}])
 async def make(name: str) -> Response:
-    """Makes the counter, or gives the one that there is another title."""
+    """Creates the counter, or changes the title of an existing one."""
     require_scope("manage")
     new = await body(NewCounter)
     found, made = await commands.make(check_name(name), new.title, new.start)
@@ -112,7 +112,7 @@ async def make(name: str) -> Response:
 @problems(400, 401, 403, 404, 503, 504)
 @security_scheme([{"bearer": []}])
 async def delete(name: str) -> Response:
-    """Deletes the counter with its receipts and its history."""
+    """Deletes the counter, its receipts and its history."""
     require_scope("manage")
     if not await commands.delete_counter(check_name(name)):
         raise NoSuchCounter
@@ -124,7 +124,7 @@ async def delete(name: str) -> Response:
 @document_response(History)
 @problems(400, 404, 503, 504)
 async def history(name: str) -> Response:
-    """The hits of each hour or day (UTC) that has any, from whole hour to whole hour."""
+    """Hits per hour or day (UTC). Hours and days without hits are left out; the range is rounded to whole hours."""
     check_name(name)
     asked = query(HistoryQuery)
     start, end = _span(asked)
@@ -138,7 +138,7 @@ async def history(name: str) -> Response:
 @document_response(ReceiptRead)
 @problems(400, 404, 503, 504)
 async def receipt(name: str, receipt: str) -> Response:
-    """What a receipt was given."""
+    """The numbers that a receipt accounts for."""
     if _RECEIPT.fullmatch(receipt) is None:
         raise MalformedParameter("A receipt has 32 hexadecimal digits, 0-9 and a-f.")
     found = await queries.receipt_of(check_name(name), bytes.fromhex(receipt))

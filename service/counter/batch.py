@@ -32,12 +32,12 @@ class Hit:
         self.deadline = deadline
 
     def accept(self, receipt: Receipt) -> None:
-        """Answers the hit, unless its caller has left."""
+        """Answers the hit, unless its caller has gone."""
         if not self.answer.done():
             self.answer.set_result(receipt)
 
     def refuse(self, error: Exception) -> None:
-        """Answers the hit with an error, unless its caller has left."""
+        """Answers the hit with an error, unless its caller has gone."""
         if not self.answer.done():
             self.answer.set_exception(error)
 
@@ -60,10 +60,10 @@ class Batch:
     def __init__(self, *, needs_recovery: bool) -> None:
         self.hits: list[Hit] = []
         self.key = make_key()
-        """Of the receipt for the hits without a key of their own; the same however often the batch is tried."""
+        """The key of the receipt that hits without an Idempotency-Key share; the same in each attempt."""
         self.is_filled = False
         self.needs_recovery = needs_recovery
-        """Whether it, or one that was given up, was tried before: what was counted must be found out first."""
+        """Whether an earlier attempt, of this batch or of one that was given up, may have counted."""
         self.in_doubt = False
         """Whether a lost connection may have counted it, or still may."""
 
@@ -73,7 +73,7 @@ class Batch:
         return any(not hit.answer.done() for hit in self.hits)
 
     def fill(self, hits: Iterable[Hit]) -> None:
-        """Gives the batch its hits."""
+        """Sets the hits."""
         self.hits = list(hits)
         self.is_filled = True
 
@@ -97,7 +97,7 @@ class Batch:
         return Plan(total, list(receipts.values()))
 
     def settle(self, counter_id: int, receipts: Mapping[bytes, Receipt]) -> None:
-        """Answers the hits that these receipts, by key, account for; the others stay."""
+        """Answers the hits whose receipts are among these, by key; the others remain."""
         if not receipts:
             return
         left = []
@@ -120,14 +120,14 @@ class Batch:
         self.hits = left
 
     def refuse(self, hits: Sequence[Hit], error: Callable[[], Exception]) -> None:
-        """Answers these hits with an error, each with one of its own."""
+        """Answers these hits with an error, a new one for each."""
         for hit in hits:
             hit.refuse(error())
         refused = set(map(id, hits))
         self.hits = [hit for hit in self.hits if id(hit) not in refused]
 
     def refuse_as_unknown(self, text: str) -> None:
-        """Answers all hits that they may or may not have been counted."""
+        """Answers all hits with OutcomeUnknown: they may or may not have been counted."""
         self.refuse(self.hits, lambda: OutcomeUnknown(text))
 
     def refuse_late(self, now: float) -> None:
@@ -156,5 +156,5 @@ def make_key() -> bytes:
 
 
 def receipt_key(counter_id: int, key: str) -> bytes:
-    """Returns the key, 16 bytes, under which the receipt of an Idempotency-Key is kept: one of a counter's own."""
+    """Returns the receipt's key, 16 bytes, for an Idempotency-Key, which is scoped to the counter."""
     return hashlib.blake2b(f"{counter_id} {key}".encode(), digest_size=16).digest()

@@ -1,4 +1,4 @@
-"""`quart receipts …`: what an operator runs beside the service, on the same database."""
+"""`quart receipts …`: an operator's commands, which may run beside the service on the same database."""
 
 import asyncio
 import sys
@@ -23,12 +23,12 @@ def receipts_group(database: DatabaseSettings, settings: CounterSettings) -> cli
 
     @click.group()
     def receipts() -> None:
-        """The receipts that account for each number given."""
+        """The receipts, which account for each number that was given."""
 
     @receipts.command("verify")
-    @click.option("--verbose", "-v", is_flag=True, help="A line for each counter, also where all is right.")
+    @click.option("--verbose", "-v", is_flag=True, help="Print a line for each counter, not only for wrong ones.")
     def verify_command(*, verbose: bool) -> None:
-        """Says whether history and receipts account for each number of each counter, exactly once.
+        """Checks that history and receipts account for each number of each counter exactly once.
 
         It may run while the service counts. Ends with 0 if all is right, 1 if not, 69 if the database is away.
         """

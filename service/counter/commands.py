@@ -1,4 +1,4 @@
-"""Making and deleting counters, each in one transaction."""
+"""Creating, changing and deleting counters, each in one transaction."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from service.counter.tables import counter, history
 from service.platform.database import transaction
 
 RECEIPTS_AT_ONCE = 10_000
-"""Receipts that a deletion takes with it; the roll-up removes what is left of more."""
+"""Receipts deleted together with their counter; the roll-up deletes the rest."""
 
 _MAKE = insert(counter).prefix_with("IGNORE")
 LOCK = select(counter.c.id, counter.c.start).where(counter.c.name == bindparam("name")).with_for_update()
@@ -24,10 +24,10 @@ DELETE_RECEIPTS = text(f"DELETE FROM receipt WHERE counter_id = :counter_id LIMI
 
 
 async def make(name: str, title: str | UnsetType | None, start: int | UnsetType) -> tuple[Counter, bool]:
-    """Makes the counter, or gives the one that there is the title if one is given. Returns it, and whether it was made.
+    """Creates the counter, or sets the title of an existing one. Returns it, and whether it was created.
 
-    It is read in the same transaction: an error never hides that something was done. Raises NoSuchCounter where it
-    was deleted in the very moment, CounterConflict where there is one that started elsewhere than asked.
+    It is read in the same transaction, so that an error means that nothing was changed. Raises NoSuchCounter if it was
+    deleted meanwhile, CounterConflict if it exists with another start.
     """
     new: dict[str, Any] = {"name": name, "title": None if title is UNSET else title}
     new |= {"start": 0 if start is UNSET else start, "count": 0 if start is UNSET else start}
@@ -44,7 +44,7 @@ async def make(name: str, title: str | UnsetType | None, start: int | UnsetType)
 
 
 async def _change(name: str, title: str | UnsetType | None, start: int | UnsetType) -> Counter | None:
-    """Gives the counter the title if there is one to give. Returns the counter, None if there is none."""
+    """Sets the title, if one is given. Returns the counter, None if there is none of this name."""
     async with transaction() as connection:
         there = (await connection.execute(LOCK, {"name": name})).one_or_none()
         if there is None:

@@ -1,7 +1,7 @@
-"""The lanes' own database connections, and all that a lane says to the database.
+"""The lanes' own database connections, and every statement that a lane executes.
 
-Each takes a lock of its own name on the server when it is made. By that name it can be killed when it is lost, so that
-nothing that it was told can still happen; its id would not do, since ids are used again after a crash of the server.
+A new connection takes a lock under a unique name on the server. A lost connection is killed by that name, so that none
+of its statements can still take effect; connection ids will not do, since a restarted server uses them again.
 """
 
 import asyncio
@@ -58,11 +58,11 @@ _CONNECTION_ENDED = {
 
 
 class ConnectionLost(Exception):
-    """The connection was lost; whether the server did the last thing that it was told is not known."""
+    """The connection was lost; whether its last statement took effect is not known."""
 
 
 class StatementRefused(Exception):
-    """The server refused a statement, which has done nothing. `code` is its error number."""
+    """The server refused a statement, which had no effect. `code` is the error number."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(f"error {code}: {text}")
@@ -70,7 +70,7 @@ class StatementRefused(Exception):
 
 
 class NotConnected(Exception):
-    """No connection could be had; nothing was done."""
+    """No connection could be opened; nothing was executed."""
 
 
 class LaneConnections:
@@ -84,7 +84,7 @@ class LaneConnections:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator["LaneConnection"]:
-        """A connection in no transaction; what the block has not committed is rolled back. Raises NotConnected."""
+        """Lends a connection, and rolls back what the block has not committed. Raises NotConnected."""
         async with self._turns:
             try:
                 pooled = await self._connect()
@@ -109,7 +109,7 @@ class LaneConnections:
         await self._engine.dispose()
 
     async def _connect(self) -> AsyncConnection:
-        """Returns a connection that the server has not ended, as far as that is known here without asking it."""
+        """Returns a connection that the server has not closed, as far as the client can tell without a round trip."""
         while True:
             connection = await self._engine.connect()
             raw = await connection.get_raw_connection()
@@ -127,7 +127,7 @@ class LaneConnection:
         self.name = name
         self.is_lost = False
         self.has_counted = False
-        """Whether it may have counted: it was told to, and the server did not refuse."""
+        """Whether it may have counted: it sent the statements, and the server did not refuse them."""
         self._in_transaction = False
         self._connection = connection
         self._timeout = timeout
@@ -138,16 +138,16 @@ class LaneConnection:
         return rows[0][0] if rows else None
 
     async def create(self, name: str) -> None:
-        """Makes the counter at 0 unless it is there, committed by itself."""
+        """Creates the counter at 0 unless it exists, and commits."""
         await self._run(_CREATE + ";COMMIT", (name,))
 
     async def lock(self, counter_id: int) -> int | None:
-        """Locks the counter's row until the transaction ends; returns its count, None if there is no such row."""
+        """Locks the counter's row until the transaction ends; returns its count, None if the row does not exist."""
         rows = await self._run(_LOCK, (counter_id,))
         return rows[0][0] if rows else None
 
     async def look_up(self, counter_id: int, keys: Sequence[bytes]) -> dict[bytes, Receipt]:
-        """Returns the receipts that there are, none if the counter is not there."""
+        """Returns the receipts with these keys that exist, none if the counter does not."""
         # In hexadecimal, as in `count`: the server shows statements to administrators as text.
         rows = await self._run(LOOK_UP.format(id=counter_id, keys=",".join(f"x'{key.hex()}'" for key in keys)))
         return {key: Receipt(key, first, last) for key, first, last in rows}
@@ -155,7 +155,7 @@ class LaneConnection:
     async def count(self, counter_id: int, plan: Plan) -> int | None:
         """Adds the plan's total, writes its receipts and commits; returns the counter's new count.
 
-        Returns None, and has done nothing, if the counter is not there or has no room for so many.
+        Returns None, and has no effect, if the counter does not exist or would exceed its largest number.
         """
         receipts = ",".join(
             _RECEIPT.format(key=one.key.hex(), id=counter_id, total=plan.total, first=one.first, last=one.last)
@@ -175,7 +175,7 @@ class LaneConnection:
         return identifiers[1]
 
     async def kill(self, name: str) -> None:
-        """Ends the connection of that name if it lives. Its statements fail from then on, and its locks go with it."""
+        """Kills the connection of that name if it is open: its later statements fail, and its locks are released."""
         ((connection_id,),) = await self._run("SELECT IS_USED_LOCK(%s)", (name,))
         if connection_id is not None:
             try:
@@ -185,7 +185,7 @@ class LaneConnection:
                     raise
 
     async def roll_back(self) -> None:
-        """Ends the transaction if there is one. That of a lost connection is ended by the server."""
+        """Rolls back the transaction, if any. The server itself rolls back that of a lost connection."""
         if self._in_transaction and not self.is_lost:
             await self._run("ROLLBACK")
             self._in_transaction = False
@@ -199,7 +199,7 @@ class LaneConnection:
         return rows
 
     async def _run_all(self, sql: str) -> list[int]:
-        """Runs statements of which the last is the COMMIT; returns the last_insert_id of each."""
+        """Executes statements that end with COMMIT; returns the last insert id of each."""
         identifiers: list[int] = []
         try:
             async with self._exchange() as cursor:
@@ -233,7 +233,7 @@ class LaneConnection:
 
 
 def _take_name(connection: Any, record: Any) -> None:
-    """Names the connection on the server; the name ends with it."""
+    """Takes a lock on the server whose name is the connection's; the server releases it with the connection."""
     record.info["name"] = f"tally:{uuid.uuid4()}"
     cursor = connection.cursor()
     cursor.execute("DO GET_LOCK(%s, 0)", (record.info["name"],))

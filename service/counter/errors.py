@@ -1,4 +1,4 @@
-"""The errors that the counter answers; of those that a hit is answered, each means that it was not counted."""
+"""The counter's errors. Each of those that answer a hit means that it was not counted."""
 
 from http import HTTPStatus
 
@@ -29,7 +29,7 @@ class IdempotencyKeyReused(Problem):
 
 
 class CounterConflict(Problem):
-    """The counter is there, and began elsewhere."""
+    """The counter exists with another start."""
 
     def __init__(self, start: int) -> None:
         text = f"This counter is there and started at {start}, which cannot be changed: delete it first."
@@ -37,7 +37,7 @@ class CounterConflict(Problem):
 
 
 class NoSuchReceipt(Problem):
-    """The counter has no receipt of this key, or no longer."""
+    """The counter has no such receipt, or it was rolled up."""
 
     def __init__(self) -> None:
         text = "This counter has no such receipt; those that are old are rolled up."

@@ -1,4 +1,4 @@
-"""The queue of a lane: hits that wait for a transaction, first in, first out, none of them past its deadline."""
+"""A lane's queue: hits that wait for a transaction, first in, first out, up to their deadlines."""
 
 import asyncio
 from collections import deque
@@ -8,7 +8,7 @@ from service.platform.database import Unavailable
 
 
 class Capacity:
-    """How many hits may wait: `queue` in one queue, and `worker` in all queues of a worker together."""
+    """The limits of waiting hits: `queue` in one queue, `worker` in all queues of a worker together."""
 
     def __init__(self, *, queue: int, worker: int) -> None:
         self.queue = queue
@@ -17,13 +17,13 @@ class Capacity:
         """Hits in all queues of the worker."""
 
     def check(self, queued: int) -> None:
-        """Raises Unavailable if a queue with this many hits may take no other."""
+        """Raises Unavailable if a queue of this length is full, or the worker's queues together are."""
         if queued >= self.queue or self.waiting >= self.worker:
             raise Unavailable("the queue of hits is full")
 
 
 class HitQueue:
-    """Starts empty. While a hit's deadline passes in it, the hit is answered 503."""
+    """Starts empty. A hit whose deadline passes in the queue is answered 503."""
 
     def __init__(self, capacity: Capacity) -> None:
         self._capacity = capacity
@@ -34,14 +34,14 @@ class HitQueue:
         return len(self._hits)
 
     def put(self, hit: Hit) -> None:
-        """Adds a hit at the end. The caller has asked the capacity."""
+        """Appends a hit. The caller has checked the capacity."""
         self._hits.append(hit)
         self._capacity.waiting += 1
         if self._alarm is None:
             self._alarm = asyncio.get_running_loop().call_at(hit.deadline, self._refuse_late)
 
     def take(self, count: int) -> list[Hit]:
-        """Removes up to `count` hits whose callers still wait, oldest first, and returns them."""
+        """Removes and returns up to `count` hits, oldest first; hits whose callers have gone are dropped."""
         taken: list[Hit] = []
         while self._hits and len(taken) < count:
             hit = self._pop()
@@ -50,7 +50,7 @@ class HitQueue:
         return taken
 
     def close(self) -> None:
-        """Watches no deadline any longer; to be called when the queue is empty for good."""
+        """Stops the deadline timer."""
         if self._alarm:
             self._alarm.cancel()
 

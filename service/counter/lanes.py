@@ -74,17 +74,17 @@ log = logging.getLogger(__name__)
 
 
 class CounterIds(dict[str, int]):
-    """The counters' ids by name, so that they need not be looked up for each batch."""
+    """A cache of the counters' ids by name."""
 
     def remember(self, name: str, counter_id: int) -> None:
-        """Adds an id, and forgets all others when there are too many."""
+        """Adds an id; a full cache is emptied first."""
         if len(self) >= _KNOWN_IDS:
             self.clear()
         self[name] = counter_id
 
 
 class Lanes:
-    """All lanes of a worker. A lane is there while it has hits, and costs nothing afterwards."""
+    """A worker's lanes. A lane exists while it has hits."""
 
     def __init__(self, connections: LaneConnections, settings: CounterSettings, queue_timeout: float) -> None:
         """`queue_timeout`: seconds that a hit waits for its transaction to begin."""
@@ -96,10 +96,10 @@ class Lanes:
         self._lanes: dict[str, Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.lost: dict[str, list[str]] = {}
-        """By counter, the connections that an ended lane has left to the next one."""
+        """By counter, lost connections that an ended lane has left to the next one."""
 
     async def hit(self, name: str, amount: int = 1, key: str | None = None, *, create: bool = False) -> Receipt:
-        """Counts `amount` on the counter of that name, which is made if `create`; returns the durable numbers.
+        """Adds `amount` to the counter of that name, which is created if `create`; returns the durable numbers.
 
         Raises NoSuchCounter, CounterFull, IdempotencyKeyReused and Unavailable, which mean that it was not counted, and
         OutcomeUnknown. A caller that is cancelled may or may not have been counted.
@@ -115,7 +115,7 @@ class Lanes:
         return await hit.answer
 
     async def close(self) -> None:
-        """Returns when all lanes have ended, which they do once nobody waits, and the connections are closed."""
+        """Waits until all lanes have answered their hits, and closes the connections."""
         while self._tasks:
             await asyncio.wait(self._tasks)
         await self.connections.close()
@@ -146,7 +146,7 @@ class Lanes:
 
 
 class Lane:
-    """The hits of one counter in one worker, counted batch after batch."""
+    """The hits of one counter in one worker, counted one batch after another."""
 
     def __init__(
         self,
@@ -161,7 +161,7 @@ class Lane:
         self.name = name
         self.queue = queue
         self.create = False
-        """Whether the counter is made if it is not there."""
+        """Whether a missing counter is created."""
         self.lost = lost
         """The names of lost connections that may still hold the counter's row."""
         self._connections = connections
@@ -169,7 +169,7 @@ class Lane:
         self._batch_size = batch_size
 
     async def run(self) -> None:
-        """Returns when the queue is empty."""
+        """Processes batches until the queue is empty."""
         try:
             while self.queue:
                 batch = Batch(needs_recovery=bool(self.lost))
@@ -184,7 +184,7 @@ class Lane:
             self.queue.close()
 
     async def _process(self, batch: Batch) -> None:
-        """Fills the batch and returns once each of its hits has its answer, or no caller waits for one."""
+        """Fills the batch, and returns when all its hits are answered or it is given up."""
         for failed in itertools.count():
             connection = None
             try:
@@ -214,7 +214,7 @@ class Lane:
             await asyncio.sleep(_DELAYS[min(failed, len(_DELAYS) - 1)])
 
     async def _gather(self) -> None:
-        """Waits while hits come in, so that those which are being read now need no transaction of their own."""
+        """Waits while hits arrive, so that requests that are being read now join this batch."""
         end = asyncio.get_running_loop().time() + _LONGEST_GATHERING
         quiet, before = 0, len(self.queue)
         while quiet < _QUIET_TURNS and asyncio.get_running_loop().time() < end:
@@ -227,7 +227,7 @@ class Lane:
             batch.fill(self.queue.take(self._batch_size))
 
     async def _first_attempt(self, connection: LaneConnection, batch: Batch) -> bool:
-        """Counts a batch of which nothing was tried yet. Returns whether all its hits are answered."""
+        """The first attempt. Returns whether all hits are answered."""
         counter_id = await self._find(connection)
         if counter_id is None:
             batch.refuse(batch.hits, NoSuchCounter)
@@ -237,7 +237,7 @@ class Lane:
         return await self._count(connection, batch, counter_id)
 
     async def _recover(self, connection: LaneConnection, batch: Batch) -> bool:
-        """Counts what is not counted yet of a batch that was tried before. Returns whether all are answered."""
+        """Finds out what an earlier attempt counted, and counts the rest. Returns whether all hits are answered."""
         for name in self.lost:
             await connection.kill(name)
         counter_id = await self._find(connection)
@@ -261,7 +261,7 @@ class Lane:
     async def _count(self, connection: LaneConnection, batch: Batch, counter_id: int) -> bool:
         """Counts the hits that have no answer yet, and answers them.
 
-        Returns False, and has done nothing, if the counter is gone or has no room for all of them.
+        Returns False, and has no effect, if the counter does not exist or has no room for all of them.
         """
         if not batch.hits:
             return True
@@ -273,7 +273,7 @@ class Lane:
         return True
 
     async def _find(self, connection: LaneConnection) -> int | None:
-        """Returns the counter's id, None if it is not there and is not to be made."""
+        """Returns the counter's id, None if it does not exist and is not to be created."""
         counter_id = self._ids.get(self.name)
         if counter_id is None:
             counter_id = await connection.find(self.name)

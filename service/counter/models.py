@@ -19,13 +19,13 @@ Title = Annotated[str, Meta(max_length=200)]
 
 
 class NewHit(msgspec.Struct, forbid_unknown_fields=True):
-    """How many to count."""
+    """The amount to count."""
 
     amount: Annotated[int, Meta(ge=1, le=LARGEST_AMOUNT)] = 1
 
 
 class NewCounter(msgspec.Struct, forbid_unknown_fields=True):
-    """A counter to be made or given another title. What is left out stays as it is, or is null and 0."""
+    """A counter to create or change. Omitted fields keep their values, or are null and 0 in a new one."""
 
     title: Title | UnsetType | None = UNSET
     start: Start | UnsetType = UNSET
@@ -53,14 +53,14 @@ class Counter(msgspec.Struct):
 
 
 class Page(msgspec.Struct):
-    """Names in the order of their characters; `next` is the path of the next page."""
+    """Names ordered by character; `next` is the path of the next page."""
 
     counters: list[str]
     next: str | None
 
 
 class ReceiptRead(msgspec.Struct):
-    """The numbers that were given under a receipt."""
+    """The numbers that a receipt accounts for."""
 
     counter: str
     receipt: str
@@ -70,7 +70,7 @@ class ReceiptRead(msgspec.Struct):
 
 
 class Bucket(msgspec.Struct):
-    """The hits of an hour or a day (UTC), by its beginning."""
+    """The hits of an hour or a day (UTC), which `start` begins."""
 
     time: datetime
     hits: int
@@ -87,7 +87,7 @@ class History(msgspec.Struct):
 
 
 class PageQuery(msgspec.Struct):
-    """What GET /counters is asked."""
+    """The query of GET /counters."""
 
     after: Annotated[str, Meta(description="The name after which the page begins.")] = ""
     limit: Annotated[int, Meta(ge=1, le=LARGEST_PAGE, description="1 to 100.")] = 20
@@ -97,7 +97,7 @@ _TIME = "RFC 3339, with `Z` or an offset (its + written %2B)."
 
 
 class HistoryQuery(msgspec.Struct):
-    """What a history is asked."""
+    """The query of a history."""
 
     from_: Annotated[datetime, Meta(tz=True, description=f"{_TIME} By default 24 hours before `to`.")] | UnsetType = (
         msgspec.field(name="from", default=UNSET)

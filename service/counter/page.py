@@ -1,4 +1,4 @@
-"""The counter's one page: who loads it is counted and told their number."""
+"""The page: each visit is counted, and shown its number."""
 
 from quart import Blueprint, Response, current_app, request
 from werkzeug.exceptions import ServiceUnavailable
@@ -15,12 +15,12 @@ blueprint = Blueprint("page", __name__)
 async def hit() -> Response:
     """Counts the request, unless its Idempotency-Key was counted before: then it shows that number again.
 
-    HEAD and prefetches are not hits: nobody is shown their number.
+    HEAD and prefetches are not hits, since they show no number.
     """
     if request.method == "HEAD":
         return _page("")
     if _is_prefetch():
-        # Browsers keep a 2xx for when the user does come, who would then not be counted; after another they ask again.
+        # A browser shows a prefetched 2xx without another request, and the visit would not be counted.
         raise ServiceUnavailable("This page is not to be fetched ahead, since loading it counts.")
     key = idempotency_key(request.headers)
     receipt = await current_app.extensions["lanes"].hit(COUNTER, key=key, create=True)

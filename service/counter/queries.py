@@ -54,13 +54,13 @@ _FORMS = {"hour": "%Y-%m-%dT%H:00:00+00:00", "day": "%Y-%m-%dT00:00:00+00:00"}
 
 
 async def read(name: str) -> Counter | None:
-    """Returns the counter; None if there is no such one."""
+    """Returns the counter, None if there is none of this name."""
     async with transaction() as connection:
         return await read_by(connection, name)
 
 
 async def read_by(connection: AsyncConnection, name: str) -> Counter | None:
-    """Returns the counter as a transaction sees it; None if there is no such one."""
+    """Returns the counter as this transaction sees it, None if there is none of this name."""
     row = (await connection.execute(COUNTER, {"name": name})).one_or_none()
     if row is None:
         return None
@@ -69,7 +69,7 @@ async def read_by(connection: AsyncConnection, name: str) -> Counter | None:
 
 
 async def names_after(after: str, limit: int) -> list[str]:
-    """Returns up to `limit` names that follow `after` in the order of their characters."""
+    """Returns up to `limit` names that follow `after`, ordered by character."""
     async with transaction() as connection:
         return list((await connection.execute(NAMES, {"after": after, "limit": limit})).scalars())
 

@@ -1,7 +1,7 @@
-"""Rolling receipts up: those older than the retention become hits of an hour in `history`, and are deleted.
+"""The roll-up: receipts older than the retention are added to `history`, by hour, and deleted.
 
 History's sum and the kept receipts account for 1..N at every moment: each transaction adds and deletes the same range
-of numbers, oldest number first. It can be stopped and started at any time, and runs beside the service.
+of numbers, lowest number first. It can be stopped and started at any time, and runs beside the service.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -62,7 +62,7 @@ DELETE = delete(receipt).where(
 
 
 class RolledUp(NamedTuple):
-    """What became of a counter's receipts; None where another roll-up is at work on them."""
+    """How many receipts of a counter were rolled up; None if another roll-up holds the counter."""
 
     name: str
     receipts: int | None
@@ -87,7 +87,7 @@ async def roll_up(engine: AsyncEngine, retention: int) -> AsyncIterator[RolledUp
 
 
 async def delete_left_over(engine: AsyncEngine) -> int:
-    """Deletes the receipts and the history that a deleted counter has left; returns how many rows.
+    """Deletes the receipts and the history of deleted counters; returns the number of rows.
 
     Raises SQLAlchemy's DBAPIError.
     """
@@ -137,7 +137,7 @@ def _passes(error: BaseException) -> bool:
 
 
 async def _roll_up_chunk(connection: AsyncConnection, counter_id: int, retention: int) -> int:
-    """Rolls up one chunk in a transaction; returns how many receipts it had, 0 if none is due."""
+    """Rolls up one chunk in a transaction; returns its number of receipts, 0 if none is due."""
     this = {"counter_id": counter_id}
     now, cutoff = (await connection.execute(_TIMES, {"retention": retention})).one()
     chunk = (await connection.execute(OLDEST, this)).all()
@@ -171,11 +171,11 @@ async def _roll_up_chunk(connection: AsyncConnection, counter_id: int, retention
 
 
 def number_due(times: Sequence[datetime], now: datetime, cutoff: datetime) -> int:
-    """Returns how many receipts, in the order of their numbers and from the first, may go.
+    """Returns how many receipts are due, counted from the one with the lowest number.
 
-    A receipt goes when it and all before it are older than `cutoff`. One from the future was written when the clock had
-    jumped ahead: it says nothing, and goes with the next that does. One that is older than those before it was written
-    when the clock had gone back: it stays until those may go.
+    A receipt is due when it and all before it are older than `cutoff`. One from the future was written while the clock
+    was ahead: it is ignored, and is due with the next one that is. One that is older than its predecessors was written
+    after the clock was set back: it is due when they are.
     """
     due = 0
     for i, time in enumerate(times):

@@ -1,4 +1,4 @@
-"""Checking the books: whether history and receipts account for each number of a counter exactly once (G3)."""
+"""The audit: whether history and receipts account for each number of a counter exactly once (G3)."""
 
 from collections.abc import AsyncIterator
 from typing import NamedTuple
@@ -30,7 +30,7 @@ RECEIPTS = (
 
 
 class Verdict(NamedTuple):
-    """What was found for a counter; `finding` is None if its books are right. `receipts` is how many were read."""
+    """The verdict on a counter; `finding` is None if nothing is wrong. `receipts` is how many were read."""
 
     name: str
     total: int
@@ -39,10 +39,10 @@ class Verdict(NamedTuple):
 
 
 async def verify(engine: AsyncEngine) -> AsyncIterator[Verdict]:
-    """Looks at one counter after the other, while the service counts. Holds no more than a chunk of rows.
+    """Yields a verdict on each counter; the service may count meanwhile. Holds one chunk of rows at a time.
 
-    Each counter is read in one snapshot (REPEATABLE READ), so that what is counted meanwhile is seen whole or not at
-    all; it locks nothing. Raises SQLAlchemy's DBAPIError.
+    Each counter is read in one snapshot (REPEATABLE READ), so that a concurrent transaction is seen whole or not at
+    all; nothing is locked. Raises SQLAlchemy's DBAPIError.
     """
     after = 0
     while True:

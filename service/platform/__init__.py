@@ -1,4 +1,4 @@
-"""What every Quart application on MySQL gets. It never imports an application: `service.create_app` joins the two."""
+"""What every Quart application on MySQL needs. It never imports an application: `service.create_app` joins both."""
 
 from service.platform import cross_origin, database, gc_tuning, health, lifecycle, logs, problems, tokens
 from service.platform.app import App

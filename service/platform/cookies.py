@@ -1,4 +1,4 @@
-"""Quart's session in a signed cookie, without work for the requests that have no use for it."""
+"""Quart's session in a signed cookie, at no cost to requests that do not use it."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 
 
 class Session(SecureCookieSession):
-    """A session that knows whether it was looked at.
+    """A session that records whether it was read.
 
-    `accessed` does not tell in Quart 0.23.1: its context sets that at each request, when Quart itself asks for the
-    session, and each answer would have `Vary: Cookie`.
+    `accessed` is of no use in Quart 0.23.1: its context sets it for each request, when Quart itself reads the session,
+    and each response would have `Vary: Cookie`.
     """
 
     looked_at = False
@@ -31,14 +31,14 @@ class Session(SecureCookieSession):
 
 
 class CookieSessions(SecureCookieSessionInterface):
-    """The same cookies as Quart's own class, which makes its serializer for each request, session or not."""
+    """The same cookies as Quart's own class, which creates a serializer for each request, used or not."""
 
     session_class = Session
     _made_of: tuple[object, ...] = ()
     _serializer: URLSafeTimedSerializer | None = None
 
     def get_signing_serializer(self, app: Quart) -> URLSafeTimedSerializer | None:
-        """Returns one that is made anew only when the keys change; None without a SECRET_KEY."""
+        """Returns a serializer that is kept until the keys change; None without a SECRET_KEY."""
         made_of = (app.secret_key, *(app.config["SECRET_KEY_FALLBACKS"] or ()))
         if made_of != self._made_of:
             self._serializer, self._made_of = super().get_signing_serializer(app), made_of
@@ -47,7 +47,7 @@ class CookieSessions(SecureCookieSessionInterface):
     async def save_session(
         self, app: Quart, session: SessionMixin, response: Response | WerkzeugResponse | None
     ) -> None:
-        """Sets or deletes the cookie; nothing of either is asked of a session that is empty and was not looked at."""
+        """Sets or deletes the cookie; an empty session that was not read is skipped."""
         if isinstance(session, Session):
             session.accessed = session.looked_at or session.modified
         if session or session.accessed or session.modified:

@@ -1,4 +1,4 @@
-"""Which other sites' scripts may use this one (CORS), by quart-cors; without CORS_ORIGINS no request passes it."""
+"""CORS by quart-cors, for the origins in CORS_ORIGINS; it costs nothing where there are none."""
 
 from quart_cors import cors
 
@@ -12,7 +12,7 @@ MAX_AGE = 600
 
 
 def register(app: App) -> None:
-    """Allows the origins of the settings, on every route and for errors too; never with cookies."""
+    """Allows the origins of the settings on every route and for errors, without cookies."""
     if app.settings.cors_origins:
         cors(
             app,

@@ -1,7 +1,7 @@
-"""The worker's own engine and pool, and transactions that end in one of three ways: done, not done, or not known.
+"""The worker's own engine and pool, and transactions with three outcomes: committed, not committed, unknown.
 
-Times, sizes and the like come from the settings. Every session is READ COMMITTED, in UTC, and gives up waiting before
-its client does; a connection that died is never handed out as a live one, nor one with a statement half answered.
+Limits come from the settings. Every session is READ COMMITTED, in UTC, and its time-outs are shorter than its client's.
+The pool never hands out a dead connection, nor one with an unread result.
 """
 
 from collections.abc import AsyncIterator
@@ -40,23 +40,23 @@ TABLE_OPTIONS: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": CHAR
 
 
 class Unavailable(Exception):
-    """The database could not do the work now, and has not done it: it may be tried again."""
+    """The database could not do the work now, and nothing was changed: it may be tried again."""
 
     public = "The database is not available at the moment. The request was not carried out; please try again."
 
 
 class NotDurable(driver.OperationalError):  # type: ignore[misc]  # aiomysql has no types
-    """The server may forget what it has said to be committed, and DURABILITY does not say that this is meant."""
+    """The server may lose commits, and DURABILITY does not allow it."""
 
 
 class OutcomeUnknown(Exception):
-    """The connection was lost while the database was committing: the work may or may not have been done."""
+    """The connection was lost during the COMMIT: the work may or may not have been done."""
 
     public = "The connection to the database was lost while it saved. Whether the request took effect is not known."
 
 
 def register(app: App) -> None:
-    """Opens the worker's engine when it begins to serve, which is after the fork, and closes it when it has ended."""
+    """Opens the engine when the worker begins to serve, which is after the fork, and closes it afterwards."""
     database = app.settings.database
     app.connections += database.pool_size
 
@@ -70,10 +70,10 @@ def register(app: App) -> None:
 
 
 def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None, check: bool = True) -> AsyncEngine:
-    """Returns an engine, with a pool of `pool_size` connections at the most or, if None, with none. Connects later.
+    """Returns an engine that connects lazily, with a pool of up to `pool_size` connections, or without one (None).
 
-    Without `check`, a connection is neither tried before it is handed out nor rolled back when it is given back: each
-    costs a round trip, which who ends every transaction and bears a lost connection can save.
+    Without `check`, the pool neither pings a connection before use nor rolls it back afterwards, which saves two round
+    trips: for callers that end every transaction and cope with lost connections.
     """
     pool: dict[str, Any] = {"poolclass": NullPool}
     if pool_size is not None:
@@ -107,7 +107,7 @@ def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None, c
 
 
 def run_at_connect(engine: Engine, statement: str) -> None:
-    """Runs the statement on each new connection, after the SET NAMES of SQLAlchemy."""
+    """Executes the statement on each new connection, after SQLAlchemy's SET NAMES."""
 
     @event.listens_for(engine, "connect")
     def run(connection: Any, _record: object) -> None:
@@ -117,7 +117,7 @@ def run_at_connect(engine: Engine, statement: str) -> None:
 
 
 def _refuse_unless_durable(connection: Any, _record: object) -> None:
-    """Without the binary log InnoDB shows a commit to others before it is durable; hence all three."""
+    """All three are needed: without the binary log InnoDB shows a commit to others before it is durable."""
     cursor = connection.cursor()
     cursor.execute("SELECT @@log_bin, @@sync_binlog, @@innodb_flush_log_at_trx_commit")
     found = tuple(int(value) for value in cursor.fetchone())
@@ -132,9 +132,9 @@ def _refuse_unless_durable(connection: Any, _record: object) -> None:
 
 @asynccontextmanager
 async def transaction() -> AsyncIterator[AsyncConnection]:
-    """A connection of this worker's pool in a transaction, committed at the end of the block, rolled back on an error.
+    """Lends a connection of the worker's pool: commits at the end of the block, rolls back on an error.
 
-    Raises Unavailable if nothing was done and it may be tried again, OutcomeUnknown if the commit was not answered.
+    Raises Unavailable if nothing was changed and it may be tried again, OutcomeUnknown if the COMMIT was not answered.
     """
     engine: AsyncEngine = current_app.extensions["engine"]
     try:
@@ -159,21 +159,21 @@ def error_code(error: exc.DBAPIError) -> int:
 
 
 def _may_be_tried_again(error: exc.DBAPIError) -> bool:
-    """Whether waiting may help: the server is away, busy or stopping, a lock was not had, the schema is yet to come.
+    """Whether a later attempt may succeed: the server is away, busy or stopping, a lock timed out, a table is missing.
 
-    The driver raises OperationalError for what lies with the server, and other classes for what lies with us.
+    The driver raises OperationalError for the server's faults, and other classes for the client's.
     """
     kinds = (exc.OperationalError, exc.InterfaceError, exc.InternalError)
     return error.connection_invalidated or isinstance(error, kinds) or error_code(error) == ER_NO_SUCH_TABLE
 
 
 def _summary(error: exc.DBAPIError) -> str:
-    """The driver's own words; SQLAlchemy's would have the statement and its parameters."""
+    """Returns the driver's message; SQLAlchemy's contains the statement and its parameters."""
     return f"{type(error.orig).__name__}: {error.orig}"
 
 
 def _session(settings: DatabaseSettings) -> str:
-    """The session's settings in one statement. What only one of the two servers knows is in a comment that it reads:
+    """Returns the statement that sets the session's variables. Those of one server alone are in an executable comment:
     https://mariadb.com/kb/en/comment-syntax/"""
     seconds = settings.statement_timeout
     return (

@@ -1,4 +1,4 @@
-"""aiomysql, and what it lacks: all that the service knows of its driver, so that another could take its place."""
+"""The database driver, aiomysql, with the time-outs that it lacks. Nothing else in the service imports it."""
 
 import asyncio
 import socket
@@ -21,11 +21,11 @@ _T = TypeVar("_T")
 
 
 class Connection(aiomysql.Connection):  # type: ignore[misc]  # aiomysql has no types
-    """aiomysql's connection, which has no time-out for a statement, with one.
+    """aiomysql's connection with a time-out for each statement.
 
     Under uvloop, writing to a connection that the server has closed raises a plain RuntimeError
     (aio-libs/aiomysql#966), which SQLAlchemy does not take for a disconnect: it becomes OperationalError 2013.
-    Bytes are escaped here: aiomysql 0.3 calls what is no function in PyMySQL 1.2.
+    Bytes are escaped here, since aiomysql 0.3 relies on a function that PyMySQL 1.2 has not.
     """
 
     def __init__(self, *, settings: DatabaseSettings, **arguments: Any) -> None:
@@ -59,9 +59,9 @@ class Connection(aiomysql.Connection):  # type: ignore[misc]  # aiomysql has no 
 
 
 async def connect(*, settings: DatabaseSettings, **arguments: Any) -> "Connection":
-    """Returns a connection that has logged in; `arguments` are aiomysql's. Raises OperationalError.
+    """Returns a connection after its login; `arguments` are aiomysql's. Raises OperationalError.
 
-    aiomysql's own connect_timeout covers the TCP handshake only, and striking later it reads as a broken packet
+    aiomysql's own connect_timeout covers the TCP handshake only; during the login it looks like a broken packet
     (aio-libs/aiomysql#988).
     """
     connection = Connection(**arguments, settings=settings)
@@ -78,12 +78,12 @@ async def connect(*, settings: DatabaseSettings, **arguments: Any) -> "Connectio
 
 
 def is_ended_by_server(connection: Connection) -> bool:
-    """Whether the server has ended the connection, as far as that is known here without asking it."""
+    """Whether the server has closed the connection, as far as the client can tell without a round trip."""
     return bool(connection._reader.at_eof())  # as aiomysql's own pool does
 
 
 def _bound_silence(connection: aiomysql.Connection, settings: DatabaseSettings) -> None:
-    """Ends a connection whose packets nobody acknowledges, so that a lost server is noticed (Linux: tcp(7))."""
+    """Makes the kernel close a connection whose packets are not acknowledged (Linux: tcp(7))."""
     if sys.platform == "linux":
         tcp: socket.socket = connection._writer.transport.get_extra_info("socket")
         tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(settings.statement_timeout * 1000))

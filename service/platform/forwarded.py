@@ -1,4 +1,4 @@
-"""The client's address and scheme, taken from X-Forwarded-For and X-Forwarded-Proto, but only if nginx sent them.
+"""The client's address and scheme from X-Forwarded-For and X-Forwarded-Proto, if a trusted proxy sent them.
 
 nginx sets both headers and does not add to what a client sent. Hypercorn's own ProxyFixMiddleware believes whoever
 connects, and copies the whole scope for each request.

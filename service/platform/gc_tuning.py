@@ -1,7 +1,6 @@
-"""Python's garbage collector, told what a worker is: many requests, each of many small objects.
+"""The garbage collector's threshold for a worker, which makes many small objects for each request.
 
-By default it looks for cycles after each 700 new objects (2,000 from Python 3.13 on). What this gives stands in
-docs/ceiling.md, step 5; gc.freeze gave nothing.
+The default is 700 new objects (2,000 from Python 3.13 on). The gain is in docs/ceiling.md, step 5; gc.freeze had none.
 """
 
 import gc
@@ -10,11 +9,11 @@ from collections.abc import AsyncGenerator
 from quart import Quart
 
 THRESHOLD = 10_000
-"""New objects before the collector looks for cycles among them; so many small ones are about a megabyte."""
+"""New objects before a collection; small ones take about a megabyte."""
 
 
 def register(app: Quart) -> None:
-    """Makes the collector look less often while the application serves."""
+    """Sets the threshold while the application serves."""
 
     @app.while_serving
     async def look_less_often() -> AsyncGenerator[None]:

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class Readiness:
-    """Says whether this worker is ready. Requests that ask at the same time share one look at the database."""
+    """The worker's readiness. Concurrent requests share one check of the database."""
 
     def __init__(self, app: App) -> None:
         self._settings = app.settings
@@ -46,7 +46,7 @@ class Readiness:
         self._look: asyncio.Task[str | None] | None = None
 
     async def reason_against(self) -> str | None:
-        """Returns in a sentence why the worker is not ready, None if it is."""
+        """Returns a sentence that says why the worker is not ready, None if it is."""
         if lifecycle.draining():
             return "This worker is shutting down."
         if self._look is None or self._look.done():
@@ -54,7 +54,7 @@ class Readiness:
         return await asyncio.shield(self._look)
 
     async def serve(self) -> AsyncGenerator[None]:
-        """Runs while the application serves: logs when the worker becomes ready, and what keeps it from that."""
+        """Runs while the application serves: logs when the worker becomes ready, and why it is not."""
         self._engine = create_engine(self._settings.database)
         stopping = asyncio.Event()
         waiting = asyncio.create_task(self._wait(stopping), name="readiness")
@@ -123,7 +123,7 @@ class Readiness:
 
 
 def register(app: App) -> None:
-    """Adds both routes, and what watches the start."""
+    """Adds both routes, and logs when the worker becomes ready."""
     app.connections += 1
     readiness = Readiness(app)
     app.while_serving(readiness.serve)

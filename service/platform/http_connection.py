@@ -1,8 +1,8 @@
-"""A request's way from the server into Quart and back, without the tasks that most requests can do without.
+"""The ASGI connection of an HTTP request, without the tasks that most requests do not need.
 
-Quart (0.22 and 0.23, `asgi.py`) makes one task for the handler and one that receives, and ends each body by an event of
-its own. Here the handler runs in the server's task; what receives is started only where there is a body or no answer
-soon; and a body that is in memory is the last event.
+Quart (0.22 and 0.23, `asgi.py`) creates one task for the handler and one that receives, and sends an empty event after
+each body. Here the handler runs in the server's task; the receiving task is created only if there is a body, or no
+answer within DISCONNECT_WATCH_DELAY; and a body in memory is sent as the last event.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ from quart.utils import encode_headers
 from quart.wrappers.response import DataBody
 
 DISCONNECT_WATCH_DELAY = 0.1
-"""Seconds until the client of a request without a body is watched; one that left sooner is noticed then.
+"""Seconds after which the client of a request without a body is watched for its disconnect.
 
-Almost all requests have ended by then, and are spared a task that would be made only to be cancelled.
+Almost all requests have ended by then, and need no receiving task.
 """
 
 
@@ -81,7 +81,7 @@ class HttpConnection(ASGIHTTPConnection):
 
 
 class _Client:
-    """Receives what the client sends, and cancels the handler, which runs in the current task, once it has left."""
+    """Receives what the client sends, and cancels the handler (the current task) when the client disconnects."""
 
     def __init__(self, connection: HttpConnection, request: Request, receive: ASGIReceiveCallable) -> None:
         self._handler = cast("asyncio.Task[Any]", asyncio.current_task())
@@ -98,7 +98,7 @@ class _Client:
             self._receive(receive)
 
     def has_left(self) -> bool:
-        """Whether this is why the handler was cancelled. Raises what went wrong in receiving."""
+        """Whether the disconnect is why the handler was cancelled. Raises the receiving task's error."""
         if self._receiving is None or not self._receiving.done() or self._handler.uncancel() > 0:
             return False
         self._receiving.result()
@@ -124,7 +124,7 @@ class _Client:
 
 
 async def _receive_end(receive: ASGIReceiveCallable) -> ASGIReceiveEvent:
-    """Returns the event with which the client leaves; before it comes that of the body, which is empty and complete."""
+    """Returns the disconnect event; the event of the empty body, which comes first, is skipped."""
     while (event := await receive())["type"] == "http.request":
         pass
     return event

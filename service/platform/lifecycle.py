@@ -1,4 +1,4 @@
-"""How a worker leaves: after the requests that it holds, whichever process is stopped or dies first.
+"""Graceful shutdown of a worker: it ends its requests first, whichever process is stopped or dies.
 
 Hypercorn's master (0.18, `run.py`) gives its workers one shared event and the listening sockets. As soon as one worker
 has ended it sends the others SIGTERM, so a worker ignores that and leaves by the event alone. It keeps the sockets open
@@ -57,7 +57,7 @@ def register(app: Quart) -> None:
 
 
 def draining() -> bool:
-    """Whether this worker has been told to leave. It answers what it holds and takes nothing new."""
+    """Whether this worker is shutting down: it answers the requests that it has, and takes no new ones."""
     event, _ = _given_by_hypercorn()
     return event is not None and event.is_set()
 

@@ -1,4 +1,4 @@
-"""Error numbers of MySQL and MariaDB by their names, those that PyMySQL has and those that it lacks.
+"""Names of MySQL's and MariaDB's error numbers: PyMySQL's, and those that it lacks.
 
 https://dev.mysql.com/doc/mysql-errors/en/server-error-reference.html and
 https://mariadb.com/kb/en/mariadb-error-code-reference/

@@ -42,7 +42,7 @@ blueprint = Blueprint("openapi", __name__)
 
 @dataclass(frozen=True, kw_only=True)
 class API:
-    """What the document says of the application: `blueprints` are those whose routes are in it.
+    """The document's contents that are the application's: `blueprints` are those whose routes are in it.
 
     `path_parameters` has a JSON schema for each variable of a path, `errors` says where the errors are described.
     """
@@ -64,7 +64,7 @@ class ProblemDetails(msgspec.Struct):
 
 
 def problems(*statuses: int) -> Callable[[_View], _View]:
-    """Says which errors a view answers, for /openapi.json; the view is left as it is."""
+    """Documents the error statuses of a view for /openapi.json; the view itself is not changed."""
 
     def document(view: _View) -> _View:
         view.problems = statuses  # type: ignore[attr-defined]
@@ -74,7 +74,7 @@ def problems(*statuses: int) -> Callable[[_View], _View]:
 
 
 def register(app: App, api: API) -> None:
-    """Adds the routes. The document is made when it is first asked for, by each worker once."""
+    """Adds the routes. Each worker generates the document at the first request for it."""
     app.config.update(
         QUART_SCHEMA_CONVERSION_PREFERENCE="msgspec",
         QUART_SCHEMA_CONVERT_CASING=False,
@@ -85,7 +85,7 @@ def register(app: App, api: API) -> None:
 
 
 class _Provider(OpenAPIProvider):
-    """The API's routes, with what quart-schema's decorators cannot say."""
+    """The API's routes, with details that quart-schema's decorators cannot express."""
 
     def __init__(self, app: App, schema: QuartSchema, api: API) -> None:
         super().__init__(app, schema)
@@ -122,7 +122,7 @@ class _Provider(OpenAPIProvider):
 
 
 def _components(model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns a reference to the model's schema, and the schemas of it and of what is in it, by name."""
+    """Returns a reference to the model's schema, and by name that schema and those that it refers to."""
     (reference,), found = msgspec.json.schema_components([model], ref_template="#/components/schemas/{name}")
     return reference, found
 
@@ -146,7 +146,7 @@ async def document() -> Response:
 
 @blueprint.get("/docs")
 async def docs() -> Response:
-    """Swagger UI, which needs nothing from elsewhere."""
+    """Swagger UI; all its assets are served from here."""
     page = await send_from_directory(_STATIC, "docs.html")
     page.headers["Content-Security-Policy"] = _DOCS_POLICY
     return page
@@ -154,7 +154,7 @@ async def docs() -> Response:
 
 @blueprint.get("/docs/<asset>")
 async def docs_asset(asset: str) -> Response:
-    """What the page loads; browsers ask each time whether it has changed."""
+    """The page's assets, which browsers revalidate at each use."""
     if asset in _SWAGGER_UI_ASSETS:
         return await send_from_directory(_SWAGGER_UI, asset)
     return await send_from_directory(_STATIC / "docs", asset)

@@ -1,7 +1,7 @@
-"""Errors as clients see them: a small page for those that ask for HTML, Problem Details (RFC 9457) for the others.
+"""Error responses: a small page for clients that ask for HTML, Problem Details (RFC 9457) for the others.
 
-Nothing that is answered here holds a traceback, a statement or an address. What each status promises about a request
-that changes something: 4xx and 503, it did not take effect; 504, it is not known.
+None contains a traceback, a statement or an address. What each status promises about a request that changes something:
+4xx and 503, it had no effect; 504, it is not known.
 """
 
 import logging
@@ -15,7 +15,7 @@ from service.platform.database import OutcomeUnknown, Unavailable
 
 JSON_TYPES = ("application/problem+json", "application/json")
 RETRY_AFTER = 1
-"""Seconds after which a client may try again what was answered with 503."""
+"""Seconds after which a client may repeat a request that was answered 503."""
 
 _RENAMED = {413: "content-too-large", 414: "uri-too-long", 416: "range-not-satisfiable", 422: "unprocessable-content"}
 """Slugs where the status's phrase differs between Python 3.11 and 3.13."""
@@ -35,7 +35,7 @@ class Problem(Exception):
 
 
 def register(app: Quart) -> None:
-    """Answers every error of the application, a route or method that does not exist included."""
+    """Handles every error of the application, including unknown routes and methods."""
     app.register_error_handler(HTTPException, _http_exception)
     app.register_error_handler(Problem, _problem)
     app.register_error_handler(Unavailable, _unavailable)
@@ -45,7 +45,7 @@ def register(app: Quart) -> None:
 
 
 def problem(status: int, detail: str, slug: str | None = None) -> Response:
-    """Returns the answer for an error, in the form that the client asks for."""
+    """Returns the response for an error, in the format that the client accepts."""
     if _asks_for_json():
         return problem_details(status, detail, slug)
     title = HTTPStatus(status).phrase
@@ -54,7 +54,7 @@ def problem(status: int, detail: str, slug: str | None = None) -> Response:
 
 
 def problem_details(status: int, detail: str, slug: str | None = None) -> Response:
-    """Returns the answer for an error as Problem Details; its type's slug is by default made of the status's phrase."""
+    """Returns the response for an error as Problem Details; the default slug is made of the status's phrase."""
     title = HTTPStatus(status).phrase
     kind = "/problems/" + (slug or _RENAMED.get(status) or title.lower().replace(" ", "-"))
     body = json.dumps({"type": kind, "title": title, "status": status, "detail": detail})

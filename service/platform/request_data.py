@@ -1,4 +1,4 @@
-"""Bodies and query strings as msgspec structs, the same that /openapi.json shows, and answers as JSON."""
+"""Bodies and query strings as msgspec structs, which /openapi.json shows as well, and JSON responses."""
 
 import functools
 import re
@@ -16,18 +16,18 @@ _T = TypeVar("_T")
 
 _WHOLE = re.compile(r"[0-9]{1,18}")
 _PLACE = re.compile(r" - at `\$\.(.+)`$")
-"""How msgspec ends its messages: with the field that cannot be taken."""
+"""The end of msgspec's messages, which names the field."""
 
 
 class MalformedBody(Problem):
-    """The request's body cannot be taken."""
+    """The request's body is malformed."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(HTTPStatus.BAD_REQUEST, "malformed-body", f"The body cannot be taken: {reason}.")
 
 
 class MalformedParameter(Problem):
-    """A part of the request's address cannot be taken."""
+    """A path or query parameter is malformed."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(HTTPStatus.BAD_REQUEST, "malformed-parameter", reason)
@@ -50,7 +50,7 @@ async def body(kind: type[_T]) -> _T:
 
 
 def query(kind: type[_T]) -> _T:
-    """Returns the query string as a struct; what it has no field for is ignored, of a repeated one the first is taken.
+    """Returns the query string as a struct; unknown parameters are ignored, and of repeated ones the first counts.
 
     Raises MalformedParameter, which ends with the field's description in the struct.
     """
@@ -71,7 +71,7 @@ def query(kind: type[_T]) -> _T:
 
 
 def answer(value: object, status: int = HTTPStatus.OK) -> Response:
-    """Returns the value as a JSON answer that no cache keeps."""
+    """Returns the value as a JSON response with `Cache-Control: no-store`."""
     headers = {"Cache-Control": "no-store"}
     return Response(msgspec.json.encode(value), status, headers, content_type="application/json")
 

@@ -1,4 +1,4 @@
-"""What can be set from outside, read once at the start from the environment and checked there.
+"""The settings, read from the environment and validated once at the start.
 
 `.quartenv` fills what the environment lacks, and each `NAME` may be given as `NAME_FILE`, the path of a file that holds
 the value. `.quartenv.example` is the manual of every setting.
@@ -46,7 +46,7 @@ class DatabaseSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the service is told at its start. Times are in seconds, sizes in bytes."""
+    """The service's settings. Times are in seconds, sizes in bytes."""
 
     environment: Literal["production", "development"]
     secret_key: str = field(repr=False)
@@ -64,7 +64,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationSettings:
-    """What the migration job is told at its start. Times are in seconds."""
+    """The migration job's settings. Times are in seconds."""
 
     log_level: str
     wait_timeout: float
@@ -169,7 +169,7 @@ def _length(minimum: int = 1, maximum: int | None = None) -> validate.Length:
 
 
 def between(low: float, high: float) -> validate.Range:
-    """Returns the check of a number that lies between these, both included."""
+    """Returns a validator for numbers between these, both included."""
     return validate.Range(low, high, error="it must be from {min} to {max}")
 
 

@@ -19,7 +19,7 @@ class Token:
 
 
 def parse_tokens(text: str) -> dict[str, Token]:
-    """Returns the tokens by the SHA-256 of each, in hexadecimal, out of lines of `name scope,scope sha256`.
+    """Parses lines of `name scope,scope sha256`; returns the tokens by their SHA-256 in hexadecimal.
 
     A `;` ends a line too. Raises ValueError, which names the line and holds nothing of it.
     """

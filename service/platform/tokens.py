@@ -13,7 +13,7 @@ from service.platform.token_file import Token, digest, line_of
 
 
 class TokenRefused(Problem):
-    """No token, one that is not known, or one that may not do this."""
+    """No token, an unknown one, or one without the scope."""
 
     def __init__(self, status: HTTPStatus, slug: str, detail: str) -> None:
         super().__init__(status, slug, detail)
@@ -43,7 +43,7 @@ def register(app: App) -> None:
 
     @app.cli.group()
     def tokens() -> None:
-        """The tokens of those who use the API."""
+        """The API's tokens."""
 
     @tokens.command()
     @click.argument("name")
