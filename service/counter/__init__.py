@@ -4,8 +4,7 @@ A hit comes in by a route (`page`, `api`), waits in the queue (`hit_queue`) of i
 counted with others (`batch`) in one transaction (`connections`).
 """
 
-from service.counter import api, page
-from service.counter.cli import receipts_group
+from service.counter import api, cli, page
 from service.counter.connections import LaneConnections
 from service.counter.lanes import Lanes
 from service.counter.settings import load_counter_settings
@@ -23,7 +22,7 @@ def register(app: App) -> None:
     app.register_blueprint(page.blueprint)
     app.register_blueprint(api.blueprint)
     openapi.register(app, api.DESCRIBED)
-    app.cli.add_command(receipts_group(database, settings))
+    cli.register(app, settings)
 
     @app.before_serving
     async def open_lanes() -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import exc
 from service.counter.roll_up import delete_left_over, roll_up
 from service.counter.settings import CounterSettings
 from service.counter.verification import verify
+from service.platform.app import App
 from service.platform.database import create_engine
 from service.platform.settings import DatabaseSettings
 
@@ -18,10 +19,11 @@ UNAVAILABLE = 69
 """sysexits(3)'s EX_UNAVAILABLE, as the migration job has it."""
 
 
-def receipts_group(database: DatabaseSettings, settings: CounterSettings) -> click.Group:
-    """Returns the commands, for this database."""
+def register(app: App, settings: CounterSettings) -> None:
+    """Adds `quart receipts`."""
+    database = app.settings.database
 
-    @click.group()
+    @app.cli.group()
     def receipts() -> None:
         """The receipts, which account for each number that was given."""
 
@@ -42,8 +44,6 @@ def receipts_group(database: DatabaseSettings, settings: CounterSettings) -> cli
         or 69 if the database is away.
         """
         _run(_roll_up(database, settings.receipt_retention))
-
-    return receipts
 
 
 def _run(command: Coroutine[None, None, int]) -> NoReturn:

@@ -1,7 +1,6 @@
 """The application: notes that are written and read. Put yours in its place, or beside it."""
 
-from service.notes import api
-from service.notes.commands import notes_group
+from service.notes import api, cli
 from service.notes.settings import load_notes_settings
 from service.platform import openapi
 from service.platform.app import App
@@ -14,4 +13,4 @@ def register(app: App) -> None:
     app.extensions["notes"] = load_notes_settings()
     app.register_blueprint(api.blueprint)
     openapi.register(app, api.DESCRIBED)
-    app.cli.add_command(notes_group(app.settings.database))
+    cli.register(app)

@@ -8,6 +8,7 @@ import click
 from sqlalchemy import bindparam, delete, exc
 
 from service.notes.tables import notes
+from service.platform.app import App
 from service.platform.database import create_engine
 from service.platform.settings import DatabaseSettings
 
@@ -17,10 +18,11 @@ UNAVAILABLE = 69
 DELETE_OLD = delete(notes).where(notes.c.created_at < bindparam("before"))
 
 
-def notes_group(database: DatabaseSettings) -> click.Group:
-    """Returns the commands, for this database."""
+def register(app: App) -> None:
+    """Adds `quart notes`."""
+    database = app.settings.database
 
-    @click.group("notes")
+    @app.cli.group("notes")
     def group() -> None:
         """The notes."""
 
@@ -33,8 +35,6 @@ def notes_group(database: DatabaseSettings) -> click.Group:
         except exc.DBAPIError as error:
             click.echo(f"The database cannot be used: {error.orig}", err=True)
             sys.exit(UNAVAILABLE)
-
-    return group
 
 
 async def _prune(database: DatabaseSettings, days: int) -> int:
