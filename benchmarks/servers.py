@@ -70,7 +70,7 @@ def serve(server: Server, environment: dict[str, str], log: Path, workers: int) 
 
 
 def note_on_filling(database: Database, receipts: int) -> str:
-    """Fills the database, and returns what the report says of that."""
+    """Fills the database, and returns a note for the report."""
     size = fill(database, receipts) / receipts * 1e6 / 2**20
     return f"Many receipts are {receipts:,} of one number each; a million of them take {size:.0f} MiB on the disk."
 

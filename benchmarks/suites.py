@@ -19,7 +19,7 @@ FASTAPI_STACK = Stack(
 
 @dataclass(frozen=True)
 class Server:
-    """What answers: an application for Hypercorn, or a stack in an environment of its own."""
+    """A server: an application on Hypercorn, or a stack in an environment of its own."""
 
     app: str = "benchmarks.applications:make()"
     stack: Stack | None = None

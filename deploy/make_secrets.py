@@ -17,7 +17,7 @@ USERS_SQL = Path(__file__).parent / "database" / "users.sql"
 
 
 def make_secrets(directory: Path, data: Path | None, readers: dict[str, int], *, renew: bool) -> None:
-    """Writes what is missing (all, with `renew`) into `directory`; raises SystemExit, with a sentence, if it must not.
+    """Writes missing secrets (all, with `renew`) into `directory`. Raises SystemExit with a sentence if it must not.
 
     `data` is the database server's data directory: secrets that are missing beside data are lost ones, and new ones
     are made only with `renew`.

@@ -53,10 +53,10 @@ REPLACED = (
     ("harness/__init__.py", "the tests, the load tests and the benchmarks", "the tests and the load tests"),
     ("run", "; --compare: with flask_patch", ""),
 )
-"""Words of the counter within a line: file, what stands there, what takes its place."""
+"""Replacements within a line: file, old text, new text."""
 
 SECTION = ".section"
-"""`starter/FILE.section` takes the place of what is left out of FILE."""
+"""`starter/FILE.section` replaces the first passage that is left out of FILE."""
 
 LICENSE = "LICENSE"
 """Stays as it is: the MIT license asks that every copy has the copyright notice."""
@@ -154,7 +154,7 @@ def tracked() -> list[str]:
 
 
 def message() -> str:
-    """Returns what a commit on the branch says: which commit here it is a copy of."""
+    """Returns the commit message, which names the commit here."""
     return f"A copy of {git(ROOT, 'describe', '--always', '--dirty').strip()}"
 
 
@@ -213,7 +213,7 @@ def make(target: Path) -> None:
 
 
 def update(target: Path) -> bool:
-    """Adds today's copy to the target's branch, and touches nothing else there; returns whether it is another one.
+    """Commits today's copy to the target's branch, and changes nothing else; returns whether there was a difference.
 
     Raises Refused.
     """

@@ -72,7 +72,7 @@ class Stack:
         return ended
 
     def up(self, *arguments: str) -> None:
-        """Starts what does not run as configured, and returns when all of it is healthy."""
+        """Starts or recreates containers, and returns when all are healthy."""
         self.compose("up", "--wait", "--wait-timeout", "240", *arguments)
 
     def remove(self) -> None:
@@ -107,7 +107,7 @@ class Stack:
             return 0
 
     def is_ready(self, container: str) -> bool:
-        """Whether the replica itself says so: `/readyz` is not open to the outside."""
+        """Whether the replica is ready, asked within it: nginx does not expose `/readyz`."""
         script = "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/readyz')"
         return not subprocess.run(["docker", "exec", container, "python", "-c", script], capture_output=True).returncode
 
@@ -156,7 +156,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def remove_all(name: str) -> None:
-    """Removes the containers, networks and volumes whose names begin so."""
+    """Removes the containers, networks and volumes with this prefix."""
     for kind, remove in ("ps", "rm"), ("network", "network rm"), ("volume", "volume rm"):
         listing = [kind, "--all"] if kind == "ps" else [kind, "ls"]
         if found := docker(*listing, "--quiet", "--filter", f"name=^{name}", check=False).split():

@@ -1,4 +1,4 @@
-"""Database servers for the tests, and databases of their own on them.
+"""Database servers for tests, and databases on them.
 
 By default a private MariaDB and, where a Docker engine answers, a MySQL container: both are supported, so a test that
 takes a database runs on both. With DB_HOST set, that server is used instead, as root where MYSQL_ROOT_PASSWORD is set
@@ -31,7 +31,7 @@ ALLOWANCE = (
 
 @dataclass(frozen=True)
 class DatabaseServer:
-    """A server, and a user on it who may make databases; `is_root` if that one may also make users."""
+    """A server, and a user who may create databases on it, and users if `is_root`."""
 
     host: str
     port: int
@@ -53,7 +53,7 @@ class DatabaseServer:
         )
 
     def execute(self, *statements: str) -> list[tuple[Any, ...]]:
-        """Runs the statements as the user who may make databases; returns the rows of the last."""
+        """Executes the statements as that user; returns the rows of the last."""
         with self.connect() as connection, connection.cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)
@@ -62,7 +62,7 @@ class DatabaseServer:
 
 @dataclass(frozen=True)
 class Database:
-    """A database with its two users, and the environment that tells a process of ours about them."""
+    """A database with its two users, and the environment variables that name them."""
 
     server: DatabaseServer
     name: str
@@ -75,7 +75,7 @@ class Database:
             return list(cursor.fetchall())
 
     def tables(self) -> list[str]:
-        """Returns the SQL that makes this database's tables, with their rows, in another one."""
+        """Returns the SQL that copies this database's tables and rows to another."""
         statements = ["SET foreign_key_checks = 0"]
         with self.server.connect(database=self.name) as connection, connection.cursor() as cursor:
             cursor.execute("SHOW TABLES")
@@ -89,7 +89,7 @@ class Database:
         return statements
 
     def make_tables(self, statements: Sequence[str]) -> None:
-        """Runs what `tables` has returned."""
+        """Executes what `tables` returned."""
         with self.server.connect(database=self.name) as connection, connection.cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)
@@ -178,7 +178,7 @@ def new_database(server: DatabaseServer) -> Iterator[Database]:
 
 
 def make_database(server: DatabaseServer) -> Database:
-    """Makes an empty database under a name of its own, with users of its own where that is allowed."""
+    """Creates an empty database with a unique name, and its users if the server's user may."""
     unique = uuid.uuid4().hex[:12]
     name, user = PREFIX + unique, f"test_{unique}"  # a user's name has 32 characters at the most
     environment = {
@@ -190,7 +190,7 @@ def make_database(server: DatabaseServer) -> Database:
         "MIGRATION_DB_USERNAME": f"{user}_m" if server.is_root else server.username,
         "MIGRATION_DB_PASSWORD": "m%i@g:r/a#t" if server.is_root else server.password,
     }
-    # What a deployment makes its database and users with; who is not root may make the database only.
+    # As a deployment does; without root, only the database is created.
     sql = Template((ROOT / "deploy/database/users.sql").read_text()).substitute(
         database=name,
         database_pattern=name.replace("_", "\\_"),

@@ -1,6 +1,6 @@
 """Virtual environments beside .venv, in .run/environments, and servers that run in them.
 
-For what needs packages that the service must not share: another stack that is compared with it, or a tool.
+For packages that must not be mixed with the service's: those of another stack, or of a tool.
 """
 
 import fcntl
@@ -94,7 +94,7 @@ def serving(
 
 
 def _works(python: Path) -> bool:
-    """Whether it runs: neither it nor the Python that it was made with has moved."""
+    """Whether it starts: neither it nor its base Python has moved."""
     return python.exists() and not subprocess.run([python, "-c", ""], check=False).returncode
 
 

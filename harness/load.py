@@ -1,4 +1,4 @@
-"""Many GET requests at once, over plain streams: for a thousand, httpx needs more than the service."""
+"""Concurrent GET requests over plain streams, since httpx would take more processor time than the service."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""On which machine something was measured, and whether it can be."""
+"""The machine and the software of a measurement, and its limits."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ PACKAGES = "quart", "hypercorn", "uvloop", "sqlalchemy", "aiomysql"
 
 
 def machine() -> str:
-    """Returns what tells a machine from another: processor, cores and memory."""
+    """Returns the machine's processor, cores and memory."""
     found = re.search(r"^model name\s*: (.*)$", _read("/proc/cpuinfo"), re.MULTILINE)
     model = found[1] if found else platform.processor() or platform.machine()
     gib = psutil.virtual_memory().total / 2**30

@@ -73,7 +73,7 @@ class Installation:
         return is_ok(int(self.settings["HTTP_PORT"]), "/livez")
 
     def processes(self) -> list[psutil.Process]:
-        """Returns what runs in the copy or in a folder of it."""
+        """Returns the processes whose working directory is the copy or within it."""
         return self.program("")
 
     def program(self, part: str) -> list[psutil.Process]:

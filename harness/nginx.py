@@ -1,4 +1,4 @@
-"""nginx with the root's nginx.conf in front of small upstreams, which do what a broken service would do."""
+"""nginx with the root's nginx.conf in front of small upstreams with a broken service's faults."""
 
 import http.client
 import json
@@ -34,7 +34,7 @@ Respond = Callable[[socket.socket, Request], None]
 
 
 def answer(text: str = "fine", status: str = "200 OK", **headers: str) -> Respond:
-    """Returns what answers each request in this way."""
+    """Returns a handler that answers each request so."""
     lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
 
     def respond(connection: socket.socket, request: Request) -> None:
@@ -54,7 +54,7 @@ def say_nothing(connection: socket.socket, request: Request) -> None:
 
 @dataclass
 class Upstream:
-    """A server on 127.0.0.1 that remembers its connections and requests, and answers as it is told."""
+    """A server on 127.0.0.1 that records connections and requests; its handler answers them."""
 
     respond: Respond
     listener: socket.socket
@@ -103,7 +103,7 @@ def upstream(respond: Respond | None = None, port: int = 0) -> Iterator[Upstream
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer as the client got it, the names of its headers in lower case."""
+    """A response; the names of its headers are in lower case."""
 
     status: int
     headers: dict[str, str]

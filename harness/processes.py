@@ -29,7 +29,7 @@ def run_name() -> str:
 
 
 def free_port() -> int:
-    """Returns a TCP port of 127.0.0.1 on which nobody listens at the moment."""
+    """Returns a TCP port of 127.0.0.1 that is free at the moment."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -123,7 +123,7 @@ def hypercorn(
 
 
 def is_ready(server: Hypercorn) -> bool:
-    """Whether the server says that it can do its work."""
+    """Whether `/readyz` is answered 200."""
     return is_ok(server.port, "/readyz")
 
 

@@ -55,7 +55,7 @@ class Proxy:
             writer.write(packet)
 
     def later(self, do: Callable[[], None]) -> None:
-        """Does it after the delay. What is to be done first is done first."""
+        """Calls it after the delay, in the order of the calls."""
         if self.delay:
             asyncio.get_running_loop().call_later(self.delay, do)
         else:

@@ -1,4 +1,4 @@
-"""What a run must reach: thresholds.toml, or another file of that form."""
+"""A run's thresholds, from thresholds.toml or another file of that format."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,7 +25,7 @@ class Thresholds(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class ThresholdsError(Exception):
-    """The file cannot be taken; the text says which, where and why."""
+    """The file is missing or malformed; the text says which, where and why."""
 
 
 def load_thresholds(given: str, scenarios: list[str]) -> Mapping[str, Thresholds]:

@@ -1,4 +1,4 @@
-"""A run's beginning and end, whichever scenario it is: the target is asked first, and the verdict comes last.
+"""The beginning and the end of every run: the target is checked first, and a verdict is printed last.
 
 Ends with 0 if each check was passed and each threshold reached, with 1 and the reasons otherwise. An application's own
 checks are added to CHECKS, and the scopes that its scenarios need to SCOPES.
@@ -124,7 +124,7 @@ class Run:
                 yield from missed(entry, self.thresholds[scenario])
 
     def _watch(self) -> None:
-        """Ends a run whose target answers no request."""
+        """Ends a run without a successful response for too long."""
         answered, quiet = 0, 0
         options = self.environment.parsed_options
         limit = getattr(options, "stall_limit", 10.0) + getattr(options, "every", 0.0)

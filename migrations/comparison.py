@@ -1,8 +1,8 @@
-"""Whether a column is as its table says, for `alembic check` and `revision --autogenerate`: the server is asked.
+"""Comparison of columns for `alembic check` and `revision --autogenerate`, done by the server itself.
 
-The servers keep types and defaults in words of their own: JSON is longtext on MariaDB, a decimal's `0` is 0.00, `true`
-is 1. So the table is made once more, as a temporary one, and both are compared as SQLAlchemy reads them.
-It reads no more than the beginning of an expression with quotes on MariaDB: a change within one is not told there.
+The servers normalize types and defaults: JSON is longtext on MariaDB, a decimal's `0` is 0.00, `true` is 1. So the
+metadata's table is created as a temporary table, and SQLAlchemy's reflection of both is compared. On MariaDB it reads an
+expression with quotes only in part, so that a change within one is not detected there.
 """
 
 import logging
@@ -27,7 +27,7 @@ _NOW = re.compile(r"\(?\b(?:now|current_timestamp|localtime|localtimestamp)\b(?:
 
 
 class ServersComparison(MySQLImpl):
-    """Alembic's implementation for MySQL and MariaDB, whose place it takes by being defined."""
+    """Replaces Alembic's implementation for MySQL and MariaDB, which it registers itself for."""
 
     __dialect__ = "mysql"
 
@@ -59,13 +59,13 @@ class ServersComparison(MySQLImpl):
         return _without_synonyms(rendered_inspector_default) != _without_synonyms(wanted["default"])
 
     def _words(self, type_: TypeEngine[Any], asked: Column[Any]) -> str:
-        """Returns the type in SQL, with its characters only where they are asked for: else they are the table's."""
+        """Returns the type's SQL, with character set and collation only if the metadata has them."""
         words = type_.compile(self.dialect)
         characters = getattr(asked.type, "charset", None) or getattr(asked.type, "collation", None)
         return words if characters else _CHARACTERS.sub("", words)
 
     def _wanted(self, column: Column[Any]) -> ReflectedColumn | None:
-        """Returns the column as the server makes it, None where it makes no temporary table."""
+        """Returns the reflected column of the temporary table, None if there is none."""
         table = column.table
         assert isinstance(table, Table)
         if table.key not in self._made_anew:
@@ -73,7 +73,7 @@ class ServersComparison(MySQLImpl):
         return self._made_anew[table.key].get(column.name)
 
     def _make_anew(self, table: Table) -> _Columns:
-        """Returns the columns of the table by name, none where the server makes no temporary table."""
+        """Creates the temporary table and reflects its columns, by name; returns none if it cannot be created."""
         connection = self.connection
         assert connection is not None
         probe = table.to_metadata(MetaData(), name=PROBE)
@@ -95,7 +95,7 @@ class ServersComparison(MySQLImpl):
 
 
 def _without_synonyms(default: str | None) -> str | None:
-    """Returns the default with one word for the present time, and None for NULL."""
+    """Returns the default with one synonym of CURRENT_TIMESTAMP, and None for NULL."""
     if default is None or default.upper() == "NULL":
         return None
     return _NOW.sub("CURRENT_TIMESTAMP", default)

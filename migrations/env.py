@@ -1,4 +1,4 @@
-"""What every `alembic` command runs in: it waits for the database, and holds the migration lock while it works.
+"""The environment of every `alembic` command: waits for the database, and holds the migration lock.
 
 Nothing here depends on how the command was started, so that a plain `alembic upgrade head` is as safe as the job.
 """
@@ -32,7 +32,7 @@ _NOT_THERE = {
 
 
 class Exit(IntEnum):
-    """What a command that gave up ends with: sysexits(3)'s numbers, which Python's `os` has on Unix only."""
+    """Exit codes of sysexits(3), which Python's `os` has on Unix only."""
 
     DATAERR = 65
     UNAVAILABLE = 69
@@ -42,13 +42,13 @@ class Exit(IntEnum):
 
 
 def give_up(code: Exit, sentence: str) -> NoReturn:
-    """Ends the process with `code`, and on stderr the one sentence that says what is wrong and what to do."""
+    """Ends the process with `code`, and prints one sentence that says what is wrong and what to do."""
     print(sentence, file=sys.stderr)
     sys.exit(code)
 
 
 def make_engine(settings: MigrationSettings) -> Engine:
-    """Returns an engine of one connection at a time, whose statements give up soon on a table that is in use.
+    """Returns an engine without a pool, with a short time-out for tables that are in use.
 
     A statement that waits for a table's metadata lock, by default for a year, makes every later one wait behind it.
     """
@@ -113,7 +113,7 @@ def report_waiting(state: RetryCallState) -> None:
 
 
 def lock(connection: Connection, settings: MigrationSettings) -> None:
-    """Takes the migration lock of this database, which ends with the connection; gives up if another job keeps it."""
+    """Takes this database's migration lock for as long as the connection lives; gives up if another job holds it."""
     name = f"migration:{settings.database.name}"
     taken = connection.execute(
         text("SELECT GET_LOCK(:name, :timeout)"), {"name": name, "timeout": settings.lock_timeout}
@@ -128,7 +128,7 @@ def lock(connection: Connection, settings: MigrationSettings) -> None:
 
 
 def refuse_newer_schema(connection: Connection) -> None:
-    """Ends the command if the schema is at a revision that this code does not have, and so cannot work from."""
+    """Ends the command if the schema's revision is unknown to this code."""
     known = {revision.revision for revision in context.script.walk_revisions()}
     newer = [revision for revision in context.get_context().get_current_heads() if revision not in known]
     connection.commit()

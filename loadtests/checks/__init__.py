@@ -1,1 +1,1 @@
-"""What the counter's scenarios share: users who check each answer, and a ledger of all numbers given."""
+"""The checks of the counter's scenarios: users who check each answer, and a ledger of all numbers."""

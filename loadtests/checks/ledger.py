@@ -1,4 +1,4 @@
-"""What the users of a run know of the counters that they hit, and whether it can be true.
+"""The numbers that a run's users were given, and the violations among them.
 
 Each process keeps a ledger. Where Locust runs distributed, the workers send theirs to the master with their statistics,
 and only the master's is whole. Numbers are kept as roaring bitmaps: a few bits each where they are dense.
@@ -27,7 +27,7 @@ class Ledger:
         self._new: defaultdict[str, BitMap64] = defaultdict(BitMap64)
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Empties the ledger."""
         for kept in self.numbers, self._new, self.unknown, self.violations:
             kept.clear()
 
@@ -67,7 +67,7 @@ class Ledger:
             self.record_violation(f"{counter}: it went up by {rise}, with {known}")
 
     def report(self) -> dict[str, Any]:
-        """Returns what is new since the last report, as msgpack takes it."""
+        """Returns the changes since the last report, in types that msgpack serializes."""
         new = {
             "numbers": {counter: numbers.serialize() for counter, numbers in self._new.items()},
             "unknown": dict(self.unknown),

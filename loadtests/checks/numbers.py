@@ -1,4 +1,4 @@
-"""The check of the counters: each number was given once, and they rose by as much as was acknowledged."""
+"""The ledger's check: each number was given once, and the counters rose by the acknowledged hits."""
 
 import re
 from collections.abc import Iterable

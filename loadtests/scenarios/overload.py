@@ -18,7 +18,7 @@ IN_FLIGHT = 200
 
 
 class Overload(Hitter):
-    """Arrivals at a fixed rate. A 503 is what is asked for here, and no failure."""
+    """Hits arrive at a fixed rate. A 503 is expected here, and no failure."""
 
     wait_time = constant(0)
     concurrency = connections = IN_FLIGHT

@@ -1,4 +1,4 @@
-"""Many read and watch a counter while some hit it: whether reading costs hits, and what is read is never old."""
+"""Many readers and some hitters of one counter: whether reads slow hits down, and never return an old value."""
 
 from locust import constant, task
 
@@ -10,7 +10,7 @@ COUNTER = "load-readers-and-hitters"
 
 
 class ReadersAndHitters(Hitter):
-    """One hits, four read the value, one watches the history; each does what comes by chance."""
+    """Each user picks tasks at random: hits, reads of the value (four times as often) and of the history."""
 
     wait_time = constant(0)
     counters = (COUNTER,)
