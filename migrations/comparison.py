@@ -1,8 +1,8 @@
 """Comparison of columns for `alembic check` and `revision --autogenerate`, done by the server itself.
 
 The servers normalize types and defaults: JSON is longtext on MariaDB, a decimal's `0` is 0.00, `true` is 1. So the
-metadata's table is created as a temporary table, and SQLAlchemy's reflection of both is compared. On MariaDB it reads an
-expression with quotes only in part, so that a change within one is not detected there.
+metadata's table is created as a temporary table, and SQLAlchemy's reflection of both is compared. On MariaDB it reads
+an expression with quotes only in part, so that a change within one is not detected there.
 """
 
 import logging
