@@ -37,7 +37,7 @@ def service(
     with hypercorn({**plain_environment, **books.environment, **own}, log) as service:
         wait_until(lambda: is_ready(service), log=log)
         yield service
-    assert "Traceback" not in log.read_text()
+    assert [line for line in log.read_text().splitlines() if "Traceback" in line] == []
 
 
 @pytest.fixture
