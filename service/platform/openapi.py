@@ -147,14 +147,14 @@ async def document() -> Response:
 @blueprint.get("/docs")
 async def docs() -> Response:
     """Swagger UI; all its assets are served from here."""
-    page = await send_from_directory(_STATIC, "docs.html")
+    page = await send_from_directory(_STATIC, "docs.html", cache_timeout=0)
     page.headers["Content-Security-Policy"] = _DOCS_POLICY
     return page
 
 
 @blueprint.get("/docs/<asset>")
 async def docs_asset(asset: str) -> Response:
-    """The page's assets, which browsers revalidate at each use."""
+    """The page's assets, which browsers revalidate at each use: after an upgrade none is an old one."""
     if asset in _SWAGGER_UI_ASSETS:
-        return await send_from_directory(_SWAGGER_UI, asset)
-    return await send_from_directory(_STATIC / "docs", asset)
+        return await send_from_directory(_SWAGGER_UI, asset, cache_timeout=0)
+    return await send_from_directory(_STATIC / "docs", asset, cache_timeout=0)

@@ -86,7 +86,7 @@ def test_the_page_to_try_it_is_served_with_all_that_it_loads(service: Hypercorn)
     assert not re.search(r"https?://|\bon[a-z]+=|style=|<script>", page.text)
     for asset in re.findall(r'(?:src|href)="([^"]*)"', page.text):
         found = httpx.get(service.url + asset)
-        assert found.status_code == 200
+        assert (found.status_code, found.headers["cache-control"]) == (200, "public, max-age=0")
         again = httpx.get(service.url + asset, headers={"If-None-Match": found.headers["etag"]})
         assert again.status_code == 304
     assert httpx.get(f"{service.url}/docs/index.html").status_code == 404
