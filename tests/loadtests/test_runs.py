@@ -97,6 +97,9 @@ def test_more_users_than_file_descriptors_are_refused_with_what_to_do(right: str
     assert "500 users need 600 file descriptors, and this process may have 300: raise the limit" in ended.stdout
 
 
+WENT_UP = "FAILED: the page's counter: it went up by"
+
+
 def test_locusts_page_offers_every_scenario_and_each_run_has_a_verdict(right: str, tmp_path: Path) -> None:
     page = f"http://127.0.0.1:{(port := free_port())}"
     options = ["-f", FOLDER, "--class-picker", "--web-host", "127.0.0.1", "--web-port", str(port), "--every", "1"]
@@ -117,8 +120,7 @@ def test_locusts_page_offers_every_scenario_and_each_run_has_a_verdict(right: st
             assert httpx.get(right + "/").is_success  # another client, of whom each run must notice
             assert httpx.post(f"{page}/stop", timeout=60).is_success
             # The second run does not know of the first.
-            failed = "FAILED: the page's counter: it went up by"
-            wait_until(lambda n=verdicts: log.read_text().count(failed) == n, process=process, log=log)  # type: ignore[misc]
+            wait_until(lambda n=verdicts: log.read_text().count(WENT_UP) == n, process=process, log=log)  # type: ignore[misc]
             assert f"\n{scenario}: " in log.read_text()
     finally:
         process.kill()
