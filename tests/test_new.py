@@ -108,6 +108,7 @@ def test_every_link_of_the_copys_documents_leads_somewhere(made: Path) -> None:
             assert (document.parent / link).exists(), f"{document.relative_to(made)}: {link}"
 
 
+@pytest.mark.long
 def test_the_copy_passes_its_own_checks(made: Path, plain_environment: dict[str, str]) -> None:
     run(made, plain_environment, "ruff", "check", ".")
     run(made, plain_environment, "ruff", "format", "--check", ".")
@@ -134,6 +135,7 @@ def test_the_copys_first_revision_is_what_its_tables_say(
 
 
 @pytest.mark.any_database
+@pytest.mark.long
 def test_the_copys_own_tests_pass(made: Path, empty_database: Database, plain_environment: dict[str, str]) -> None:
     environment = of_the_copys_tests(plain_environment, empty_database.server)
     chosen = "tests/notes", "tests/test_readme.py", "tests/platform/test_settings.py"

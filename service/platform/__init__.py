@@ -1,6 +1,16 @@
 """What every Quart application on MySQL needs. It never imports an application: `service.create_app` joins both."""
 
-from service.platform import cross_origin, database, gc_tuning, health, lifecycle, logs, problems, tokens
+from service.platform import (
+    client_connections,
+    cross_origin,
+    database,
+    gc_tuning,
+    health,
+    lifecycle,
+    logs,
+    problems,
+    tokens,
+)
 from service.platform.app import App
 from service.platform.forwarded import Forwarded
 
@@ -8,8 +18,8 @@ __all__ = ["register"]
 
 
 def register(app: App) -> None:
-    """Adds the platform to an application: errors, draining, the database, health, tokens, CORS, proxies, logs."""
+    """Adds the platform to an application: errors, draining, connections, database, health, tokens, CORS, logs."""
     logs.configure(app.settings.log_level, json=app.settings.environment == "production")
-    for part in problems, lifecycle, database, health, tokens, cross_origin, gc_tuning:
+    for part in problems, lifecycle, client_connections, database, health, tokens, cross_origin, gc_tuning:
         part.register(app)
     app.asgi_app = Forwarded(app.asgi_app, app.settings.trusted_proxies)  # type: ignore[method-assign]

@@ -6,6 +6,7 @@ answer within DISCONNECT_WATCH_DELAY; and a body in memory is sent as the last e
 """
 
 import asyncio
+import contextlib
 from functools import partial
 from inspect import signature
 from typing import Any, cast
@@ -31,6 +32,12 @@ Almost all requests have ended by then, and need no receiving task.
 """
 
 
+LINGER = 1.0
+"""Seconds for which the rest of a body is read after its response, and discarded.
+
+Were the connection closed at once it would be reset, and the client could lose the response (RFC 9112, 9.6).
+"""
+
 HANDLER_IS_HANDED_IN = "request_task" in signature(ASGIHTTPConnection.handle_messages).parameters
 """From Quart 0.23 on, what receives cancels the handler by itself. To be dropped with Python 3.11 and Quart 0.22."""
 
@@ -40,7 +47,7 @@ class HttpConnection(ASGIHTTPConnection):
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         request = self._create_request_from_scope(send)
-        client = _Client(self, request, receive)
+        client = self._client = _Client(self, request, receive)
         try:
             await self.handle_request(request, send)
         except asyncio.CancelledError:
@@ -76,7 +83,13 @@ class HttpConnection(ASGIHTTPConnection):
             "headers": encode_headers(response.headers),
         }
         await send(cast("HTTPResponseStartEvent", start))
-        end = {"type": "http.response.body", "body": body.data[body.begin : body.end], "more_body": False}
+        data = body.data[body.begin : body.end]
+        if self._client.is_sending:
+            more = {"type": "http.response.body", "body": data, "more_body": True}
+            await send(cast("HTTPResponseBodyEvent", more))
+            await self._client.read_rest()
+            data = b""
+        end = {"type": "http.response.body", "body": data, "more_body": False}
         await send(cast("HTTPResponseBodyEvent", end))
 
 
@@ -90,12 +103,27 @@ class _Client:
         self._closed = False
         self._handle_messages: Any = connection.handle_messages
         self._request = request
+        self._body_ended = asyncio.Event()
+        self._is_answered = False
         if _has_no_body(connection.scope):
             request.body.set_complete()
+            self._body_ended.set()
             watch = partial(self._receive, partial(_receive_end, receive))
             self._later = self._handler.get_loop().call_later(DISCONNECT_WATCH_DELAY, watch)
         else:
-            self._receive(receive)
+            self._receive(partial(self._receive_body, receive))
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether the end of the request's body has not come yet."""
+        return not self._body_ended.is_set()
+
+    async def read_rest(self) -> None:
+        """Discards the rest of the body, for LINGER seconds at the most."""
+        self._is_answered = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER):
+                await self._body_ended.wait()
 
     def has_left(self) -> bool:
         """Whether the disconnect is why the handler was cancelled. Raises the receiving task's error."""
@@ -110,6 +138,14 @@ class _Client:
             self._later.cancel()
         if self._receiving is not None:
             self._receiving.cancel()
+
+    async def _receive_body(self, receive: ASGIReceiveCallable) -> ASGIReceiveEvent:
+        event = await receive()
+        if event["type"] != "http.request" or not event.get("more_body", False):
+            self._body_ended.set()
+        elif self._is_answered:
+            event["body"] = b""
+        return event
 
     def _receive(self, receive: ASGIReceiveCallable) -> None:
         handler = (self._handler,) if HANDLER_IS_HANDED_IN else ()

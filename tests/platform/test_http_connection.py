@@ -1,6 +1,7 @@
 """A request's way through service/platform/http_connection.py: all that Quart's own class does must still be true."""
 
 import http.client
+import json
 import socket
 import sys
 import time
@@ -108,6 +109,17 @@ def test_a_view_that_reads_no_body_answers_before_it_has_come(service: Hypercorn
     with connect(service) as connection:
         connection.sendall(b"POST /probe/unread HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc")
         assert connection.makefile("rb").read().endswith(b"not read")
+
+
+def test_a_client_that_still_sends_its_body_gets_the_whole_refusal(service: Hypercorn) -> None:
+    with connect(service) as connection:
+        connection.sendall(b"POST /probe/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n")
+        for _ in range(10):
+            time.sleep(0.02)  # a reset would come between two parts
+            connection.sendall(b"x" * 20_000)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert (answer.status, json.loads(answer.read())["status"]) == (413, 413)
 
 
 def test_headers_that_come_too_slowly_end_the_connection(service: Hypercorn) -> None:
