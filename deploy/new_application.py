@@ -76,6 +76,9 @@ _LONGEST = 22
 """Characters: with `_migration` it is the name of a user, which in MySQL has 32 at the most."""
 
 BRANCH = "upstream"
+REFERENCE = f"refs/heads/{BRANCH}"
+AUTHOR = "upstream@localhost"
+"""Of every commit on the branch, by which it is known."""
 
 _TAKEN = {
     *("tally", "counter"),
@@ -134,7 +137,7 @@ def without_the_counter(path: str, text: str, section: str = "") -> str:
 def git(folder: Path, *arguments: str, **environment: str) -> str:
     """Runs git in that repository and returns what it printed. Raises Refused."""
     # The commits on the branch are nobody's, so that none has to tell git its name first.
-    own = ("-c", "user.name=upstream", "-c", "user.email=upstream@localhost", "-c", "commit.gpgsign=false")
+    own = ("-c", "user.name=upstream", "-c", f"user.email={AUTHOR}", "-c", "commit.gpgsign=false")
     command = ["git", "-C", str(folder), *own, *arguments]
     # Without what a hook that runs this would say of another repository.
     plain = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
@@ -212,19 +215,38 @@ def make(target: Path) -> None:
         raise Refused(f"{target} could not be made: {error.strerror or error}.") from error
 
 
+def last_copy(target: Path) -> tuple[str, str]:
+    """Returns the target's last commit that is a copy, and the branch's own commit: none in a clone of the target.
+
+    A clone has the branch as its remote's, or not at all if it was never pushed; what was merged names its author.
+    Raises Refused.
+    """
+    try:
+        own = git(target, "for-each-ref", "--format=%(objectname)", REFERENCE).strip()
+        remotes = git(target, "for-each-ref", "--format=%(objectname)", f"refs/remotes/*/{BRANCH}").split()
+        merged = git(target, "log", "-1", "--format=%H", f"--author=<{AUTHOR}>").strip()
+        last = own or next(iter(remotes), merged)
+        author = git(target, "log", "-1", "--format=%ae", last).strip() if last else None
+    except (Refused, OSError):
+        author = None
+    if author is None:
+        raise Refused(f"{target} is no copy that ./run new has made: it has no branch {BRANCH}.") from None
+    if author != AUTHOR:
+        raise Refused(
+            f"The last commit of {target}'s branch {BRANCH} is none of ./run new's, and no other may be there."
+        )
+    if git(target, "for-each-ref", "--format=%(worktreepath)", REFERENCE).strip():
+        raise Refused(f"{target} has the branch {BRANCH} checked out: switch to your own, as `git switch main`.")
+    return last, own
+
+
 def update(target: Path) -> bool:
     """Commits today's copy to the target's branch, and changes nothing else; returns whether there was a difference.
 
     Raises Refused.
     """
-    reference = f"refs/heads/{BRANCH}"
-    try:
-        before = git(target, "rev-parse", "--verify", "--quiet", reference).strip()
-        project = git(target, "show", f"{before}:pyproject.toml")
-    except (Refused, OSError):
-        raise Refused(
-            f"{target} has no branch {BRANCH}, so ./run new has not made it: give the folder of a copy."
-        ) from None
+    last, own = last_copy(target)
+    project = git(target, "show", f"{last}:pyproject.toml")
     name = re.search(r'^name = "(.*)"$', project, re.MULTILINE)
     if name is None:
         raise Refused(f"The pyproject.toml of {target}'s branch {BRANCH} has no name.")
@@ -235,11 +257,10 @@ def update(target: Path) -> bool:
         directory = git(target, "rev-parse", "--absolute-git-dir").strip()
         git(new, f"--git-dir={directory}", "add", "--all", "--force", **index)
         tree = git(new, f"--git-dir={directory}", "write-tree", **index).strip()
-    if tree == git(target, "rev-parse", f"{before}^{{tree}}").strip():
-        return False
-    commit = git(target, "commit-tree", tree, "-p", before, "-m", message()).strip()
-    git(target, "update-ref", reference, commit, before)
-    return True
+    different = tree != git(target, "rev-parse", f"{last}^{{tree}}").strip()
+    commit = git(target, "commit-tree", tree, "-p", last, "-m", message()).strip() if different else last
+    git(target, "update-ref", REFERENCE, commit, own)
+    return different
 
 
 def main() -> None:

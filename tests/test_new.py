@@ -173,10 +173,10 @@ def change(folder: Path, file: str, old: str, new: str) -> None:
     (folder / file).write_text(text.replace(old, new))
 
 
-@pytest.fixture
-def fixed(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def fixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone of this repository in which the platform, nginx and the starter were changed."""
-    clone = tmp_path / "newer"
+    clone = tmp_path_factory.mktemp("clone") / "newer"
     git(ROOT, "clone", "--quiet", str(ROOT), str(clone))
     for name in git(ROOT, "diff", "--name-only", "HEAD").splitlines():  # what is not committed here yet
         if (ROOT / name).exists():
@@ -224,13 +224,59 @@ def test_a_copy_takes_over_what_was_fixed_and_keeps_what_is_its_own(fixed: Path,
     assert (changed / "unfinished").exists()
 
 
+def test_who_has_deleted_the_starter_is_asked_by_git_about_its_files_alone(fixed: Path, tmp_path: Path) -> None:
+    target = tmp_path / "replaced"
+    assert new(target).returncode == 0
+    git(target, "rm", "-r", "--quiet", "service/notes", "tests/notes", "docs/notes.md", "migrations/versions")
+    git(target, "commit", "--quiet", "--message", "Ours")
+    assert update(fixed, target).returncode == 0
+    merge = ["git", "-c", "user.name=a", "-c", "user.email=a@localhost", "merge", "--no-edit", "upstream"]
+    assert subprocess.run(merge, cwd=target, capture_output=True).returncode == 1
+    assert git(target, "diff", "--name-only", "--diff-filter=U").split() == ["service/notes/errors.py"]
+    git(target, "rm", "--quiet", "service/notes/errors.py")
+    git(target, "commit", "--quiet", "--no-edit")
+    assert not (target / "service/notes").exists()
+    assert '"""Fixed. ' in (target / "service/platform/health.py").read_text()
+
+
+@pytest.mark.parametrize("pushed", [["main", "upstream"], ["main"]])
+def test_a_clone_of_a_copy_takes_over_what_was_fixed_as_well(pushed: list[str], fixed: Path, tmp_path: Path) -> None:
+    target, hub, clone = (tmp_path / name for name in ("my-app", "hub", "clone"))
+    assert new(target).returncode == 0
+    git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", str(hub))
+    git(target, "push", "--quiet", str(hub), *pushed)
+    git(tmp_path, "clone", "--quiet", str(hub), str(clone))
+    for file in "README.md", "docs/notes.md":
+        change(clone, file, "# ", "# Our ")
+        git(clone, "commit", "--quiet", "--all", "--message", f"Ours in {file}")
+    assert update(fixed, clone).returncode == 0
+    git(clone, "merge", "--no-edit", "upstream")
+    assert '"""Fixed. ' in (clone / "service/platform/health.py").read_text()
+    assert (clone / "README.md").read_text().startswith("# Our My App\n")
+    assert git(clone, "rev-parse", "upstream~1") == git(target, "rev-parse", "upstream")
+
+
 def test_what_is_no_copy_cannot_be_updated(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     git(tmp_path / "other", "init", "--quiet")
     for target in tmp_path / "other", tmp_path / "nothing":
         ended = update(ROOT, target)
         assert (ended.returncode, ended.stdout) == (1, "")
-        assert ended.stderr.startswith(f"run: {target} has no branch upstream")
+        assert ended.stderr == f"run: {target} is no copy that ./run new has made: it has no branch upstream.\n"
+
+
+def test_the_branch_is_left_alone_where_it_is_in_use_or_has_a_commit_of_somebodys(tmp_path: Path) -> None:
+    target = tmp_path / "my-app"
+    assert new(target).returncode == 0
+    git(target, "switch", "--quiet", "upstream")
+    before = git(target, "rev-parse", "upstream")
+    used = update(ROOT, target)
+    assert (used.returncode, used.stderr.count("has the branch upstream checked out")) == (1, 1)
+    git(target, "commit", "--quiet", "--allow-empty", "--message", "Ours")
+    git(target, "switch", "--quiet", "main")
+    mixed = update(ROOT, target)
+    assert (mixed.returncode, mixed.stderr.count("is none of ./run new's")) == (1, 1)
+    assert git(target, "rev-parse", "upstream~1") == before
 
 
 def test_a_folder_that_exists_is_refused(tmp_path: Path) -> None:
