@@ -9,6 +9,8 @@ from enum import IntEnum
 from typing import NoReturn
 
 from alembic import context
+from alembic.autogenerate.rewriter import Rewriter
+from alembic.operations import ops
 from pymysql.constants import CR, ER
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, exc, text
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_fixed
@@ -140,6 +142,23 @@ def refuse_newer_schema(connection: Connection) -> None:
         )
 
 
+rerunnable = Rewriter()
+"""Has what --autogenerate writes skip what is done: the server commits each statement that changes the schema, and a
+revision that was stopped between two of them is run again."""
+
+
+@rerunnable.rewrites(ops.CreateTableOp)
+def _create_unless_it_exists(_: object, __: object, operation: ops.CreateTableOp) -> ops.CreateTableOp:
+    operation.if_not_exists = True
+    return operation
+
+
+@rerunnable.rewrites(ops.DropTableOp)
+def _drop_if_it_exists(_: object, __: object, operation: ops.DropTableOp) -> ops.DropTableOp:
+    operation.if_exists = True
+    return operation
+
+
 def run_online(settings: MigrationSettings) -> None:
     engine = make_engine(settings)
     with connect(engine, settings) as connection:
@@ -149,6 +168,7 @@ def run_online(settings: MigrationSettings) -> None:
             target_metadata=metadata,
             compare_server_default=True,
             transaction_per_migration=True,
+            process_revision_directives=rerunnable,
         )
         refuse_newer_schema(connection)
         with context.begin_transaction():

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -35,6 +36,19 @@ def test_every_action_is_pinned_by_its_digest_with_the_version_beside_it() -> No
     for path in (ROOT / ".github/workflows").glob("*.yml"):
         for action in re.findall(r"uses: (.+)", path.read_text()):
             assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action), action
+
+
+def test_a_clone_has_the_line_ends_of_here_whatever_git_is_told_to_write(tmp_path: Path) -> None:
+    git = ["git", "-c", "core.autocrlf=true", "-c", "core.eol=crlf"]
+    subprocess.run([*git, "init", "--quiet", tmp_path], check=True)
+    for name in ".gitattributes", "run", "nginx.conf":
+        shutil.copy(ROOT / name, tmp_path / name)
+    subprocess.run([*git, "add", "."], cwd=tmp_path, check=True)
+    for name in "run", "nginx.conf":
+        (tmp_path / name).unlink()
+    subprocess.run([*git, "checkout", "--quiet", "."], cwd=tmp_path, check=True)
+    for name in "run", "nginx.conf":
+        assert b"\r" not in (tmp_path / name).read_bytes()
 
 
 def test_every_update_waits_for_a_release_to_cool_down() -> None:

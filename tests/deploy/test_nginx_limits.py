@@ -140,6 +140,11 @@ def test_a_missing_setting_is_named(name: str, tmp_path: Path) -> None:
     assert name in rendered.stderr
 
 
+def test_a_burst_of_none_leaves_the_rate_alone(service: Upstream, tmp_path: Path) -> None:
+    with nginx(tmp_path, service.address, RATE_LIMIT="1r/m", RATE_LIMIT_BURST="0") as proxy:
+        assert [proxy.get("/").status for _ in range(2)] == [200, 429]
+
+
 def test_a_client_who_sends_too_much_is_told_when_to_come_back_and_others_are_served(
     service: Upstream, tmp_path: Path
 ) -> None:

@@ -76,16 +76,24 @@ def test_autogenerate_writes_the_difference_between_metadata_and_database(
     module = tmp_path / "service/platform/database.py"
     module.write_text(
         f"{module.read_text()}\n\nfrom sqlalchemy import Column, Integer, Table\n\n"
-        'note = Table("note", metadata, Column("id", Integer, primary_key=True), Column("n", Integer, unique=True))\n'
+        'probe = Table("probe_of_autogenerate", metadata, Column("id", Integer, primary_key=True),'
+        ' Column("n", Integer, unique=True))\n'
     )
     assert alembic(environment, "check", cwd=tmp_path).returncode != 0
-    ended = alembic(environment, "revision", "--autogenerate", "-m", "a note", cwd=tmp_path)
+    ended = alembic(environment, "revision", "--autogenerate", "-m", "a probe", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
-    (made,) = (tmp_path / "migrations/versions").glob("*_a_note.py")
-    assert "uq_note_n" in made.read_text()
-    ended = alembic(environment, "upgrade", "head", cwd=tmp_path)
+    (made,) = (tmp_path / "migrations/versions").glob("*_a_probe.py")
+    assert "uq_probe_of_autogenerate_n" in made.read_text()
+    (before,) = database.execute("SELECT version_num FROM alembic_version")
+    for _ in range(2):  # the second as after a job that was stopped before it wrote the revision down
+        ended = alembic(environment, "upgrade", "head", cwd=tmp_path)
+        assert ended.returncode == 0, ended.stderr
+        assert "probe_of_autogenerate" in tables(database)
+        database.execute(f"UPDATE alembic_version SET version_num = '{before[0]}'")
+    database.execute(f"UPDATE alembic_version SET version_num = '{made.name.split('_')[0]}'")
+    ended = alembic(environment, "downgrade", "-1", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
-    assert "note" in tables(database)
+    assert "probe_of_autogenerate" not in tables(database)
 
 
 def test_two_jobs_at_once_both_end_well(empty_database: Database, environment: Environment) -> None:
