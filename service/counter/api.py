@@ -25,7 +25,7 @@ from service.counter.models import (
 from service.counter.names import check_name
 from service.platform.idempotency import idempotency_key
 from service.platform.openapi import API, problems
-from service.platform.request_data import MalformedParameter, answer, body, query
+from service.platform.request_data import MalformedParameter, answer, body, query, read_body
 from service.platform.tokens import require_scope
 
 LONGEST = {"hour": timedelta(days=31), "day": timedelta(days=3 * 365 + 1)}
@@ -114,7 +114,9 @@ async def make(name: str) -> Response:
 async def delete(name: str) -> Response:
     """Deletes the counter, its receipts and its history."""
     require_scope("manage")
-    if not await commands.delete_counter(check_name(name)):
+    check_name(name)
+    await read_body()
+    if not await commands.delete_counter(name):
         raise NoSuchCounter
     return Response(status=HTTPStatus.NO_CONTENT)
 

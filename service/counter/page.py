@@ -4,6 +4,7 @@ from quart import Blueprint, Response, current_app, request
 from werkzeug.exceptions import ServiceUnavailable
 
 from service.platform.idempotency import idempotency_key
+from service.platform.request_data import read_body
 
 COUNTER = "page"
 """The name of the page's own counter, which is made again should someone delete it."""
@@ -23,6 +24,7 @@ async def hit() -> Response:
         # A browser shows a prefetched 2xx without another request, and the visit would not be counted.
         raise ServiceUnavailable("This page is not to be fetched ahead, since loading it counts.")
     key = idempotency_key(request.headers)
+    await read_body()
     receipt = await current_app.extensions["lanes"].hit(COUNTER, key=key, create=True)
     return _page(f"<h1>Counter: {receipt.last}</h1>")
 

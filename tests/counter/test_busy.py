@@ -150,6 +150,33 @@ async def test_a_client_who_leaves_takes_no_number_from_those_who_share_the_tran
     assert audit(database) == 6
 
 
+@pytest.mark.parametrize("request_line", ["GET /", "DELETE /counters/b", "POST /counters/b/hits", "PUT /counters/new"])
+@pytest.mark.parametrize(
+    ("begun", "broken"),
+    [("Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n", "ZZ\r\n"), ("Content-Length: 9\r\n\r\nab", "")],
+    ids=["malformed chunk", "cut off"],
+)
+async def test_a_request_whose_body_is_broken_changes_nothing(
+    database: Database, start: Start, request_line: str, begun: str, broken: str
+) -> None:
+    database.execute("INSERT INTO counter (name, count) VALUES ('b', 0)")
+    service = start(workers=1, **OPEN)
+    async with clients(service) as client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+        writer.write(f"{request_line} HTTP/1.1\r\nHost: a\r\n{begun}".encode())
+        await writer.drain()
+        # The worker has one lane for the page: these are counted after what it took before them.
+        assert numbers_in([await client.get("/") for _ in range(3)]) == [1, 2, 3]
+        writer.write(broken.encode())
+        writer.write_eof()
+        answer = await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+        assert answer == b"" or answer.split()[1] == b"400", answer
+        assert number_in((await client.get("/")).text) == 4
+    assert database.execute("SELECT name, count FROM counter ORDER BY id") == [("page", 4), ("b", 0)]
+    audit(database)
+
+
 async def test_a_deadlock_that_the_lane_loses_is_rerun(database: Database, start: Start) -> None:
     service = start(workers=1, **PATIENT, **OPEN)
     async with clients(service) as client:
