@@ -105,7 +105,7 @@ class _Client:
         self._request = request
         self._body_ended = asyncio.Event()
         self._is_answered = False
-        if _has_no_body(connection.scope):
+        if has_no_body(connection.scope):
             request.body.set_complete()
             self._body_ended.set()
             watch = partial(self._receive, partial(_receive_end, receive))
@@ -166,7 +166,7 @@ async def _receive_end(receive: ASGIReceiveCallable) -> ASGIReceiveEvent:
     return event
 
 
-def _has_no_body(scope: Any) -> bool:
+def has_no_body(scope: Any) -> bool:
     """Whether this is known before anything is received: in HTTP/1 a body is announced (RFC 9112, 6.3).
 
     Quart's test client does not announce its bodies; it is not a server, of which the scope would tell.
