@@ -143,8 +143,9 @@ def refuse_newer_schema(connection: Connection) -> None:
 
 
 rerunnable = Rewriter()
-"""Has what --autogenerate writes skip what is done: the server commits each statement that changes the schema, and a
-revision that was stopped between two of them is run again."""
+"""Has what --autogenerate writes skip tables that are made or dropped already: the server commits each statement that
+changes the schema, and a revision that was stopped between two of them is run again. Columns and indexes are not
+skipped, for which MySQL has no such words."""
 
 
 @rerunnable.rewrites(ops.CreateTableOp)

@@ -84,13 +84,12 @@ def test_autogenerate_writes_the_difference_between_metadata_and_database(
     assert ended.returncode == 0, ended.stderr
     (made,) = (tmp_path / "migrations/versions").glob("*_a_probe.py")
     assert "uq_probe_of_autogenerate_n" in made.read_text()
-    (before,) = database.execute("SELECT version_num FROM alembic_version")
+    ((before,),) = database.execute("SELECT version_num FROM alembic_version")
     for _ in range(2):  # the second as after a job that was stopped before it wrote the revision down
+        database.execute(f"UPDATE alembic_version SET version_num = '{before}'")
         ended = alembic(environment, "upgrade", "head", cwd=tmp_path)
         assert ended.returncode == 0, ended.stderr
         assert "probe_of_autogenerate" in tables(database)
-        database.execute(f"UPDATE alembic_version SET version_num = '{before[0]}'")
-    database.execute(f"UPDATE alembic_version SET version_num = '{made.name.split('_')[0]}'")
     ended = alembic(environment, "downgrade", "-1", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert "probe_of_autogenerate" not in tables(database)
