@@ -39,7 +39,7 @@ async def read_body() -> bytes:
 
     Hypercorn answers a body that is malformed or cut off with 400 of its own, whatever the view has done by then.
     """
-    if has_no_body(request.scope):  # most hits: Quart would make a timer, on Python 3.11 a task, to wait for nothing
+    if has_no_body(request.scope):  # most requests: Quart would make a timer, on Python 3.11 a task, for nothing
         return b""
     return cast("bytes", await request.get_data(as_text=False))
 
