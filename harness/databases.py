@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +58,21 @@ class DatabaseServer:
             for statement in statements:
                 cursor.execute(statement)
             return list(cursor.fetchall())
+
+    @contextmanager
+    def variables(self, **values: object) -> Iterator[None]:
+        """Sets the server's global variables for the length of the block; new sessions have them."""
+        former = self.execute(f"SELECT {', '.join(f'@@GLOBAL.{name}' for name in values)}")[0]
+        self._set(values)
+        try:
+            yield
+        finally:
+            self._set(dict(zip(values, former, strict=True)))
+
+    def _set(self, values: Mapping[str, object]) -> None:
+        with self.connect() as connection, connection.cursor() as cursor:
+            for name, value in values.items():
+                cursor.execute(f"SET GLOBAL {name} = %s", (value,))
 
 
 @dataclass(frozen=True)

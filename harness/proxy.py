@@ -8,6 +8,8 @@ It runs in a test's event loop, or as a process of its own: python -m harness.pr
 
 import argparse
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -48,6 +50,14 @@ class Proxy:
     held: list[tuple[bytes, asyncio.StreamWriter]] = field(default_factory=list)
     writers: set[asyncio.StreamWriter] = field(default_factory=set)
     """To the server, of the connections that are open."""
+    clients: set[asyncio.StreamWriter] = field(default_factory=set)
+
+    def reset(self) -> None:
+        """Resets the clients' connections, as a load balancer or firewall does with those that it has forgotten."""
+        for writer in self.clients:
+            connected: socket.socket = writer.get_extra_info("socket")
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
 
     def release(self) -> None:
         """Forwards the held-back data, if the server still accepts it."""
@@ -83,12 +93,14 @@ async def proxy(to: int, *, port: int = 0, delay: float = 0.0) -> AsyncIterator[
         assert task is not None
         connections.add(task)
         here.open += 1
+        here.clients.add(writer)
         try:
             await _serve(here, to, reader, writer)
         except (OSError, EOFError, asyncio.CancelledError):
             pass
         finally:
             here.open -= 1
+            here.clients.discard(writer)
             writer.close()
 
     server = await asyncio.start_server(accept, "127.0.0.1", port, backlog=1024)

@@ -18,6 +18,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_de
 from migrations import comparison  # noqa: F401  # how Alembic compares columns
 from service import metadata
 from service.platform import database, logs
+from service.platform.mysql_errors import NO_ROOM, way_out
 from service.platform.settings import MigrationSettings, SettingsError, load_migration_settings
 
 log = logging.getLogger("migrations")
@@ -28,9 +29,11 @@ _NOT_THERE = {
     CR.CR_CONN_HOST_ERROR,
     CR.CR_SERVER_GONE_ERROR,
     CR.CR_SERVER_LOST,
-    ER.CON_COUNT_ERROR,
     ER.SERVER_SHUTDOWN,
+    *NO_ROOM,
 }
+
+_NOT_LET_IN = {ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR, ER.BAD_DB_ERROR}
 
 
 class Exit(IntEnum):
@@ -59,17 +62,23 @@ def make_engine(settings: MigrationSettings) -> Engine:
     engine = create_engine(
         database_url(settings),
         poolclass=NullPool,
-        connect_args={"connect_timeout": timeout, "charset": database.CHARSET},
+        connect_args={
+            "connect_timeout": timeout,
+            "charset": database.CHARSET,
+            # A statement that changes a table may take hours. Alembic names no engine for its own table.
+            "init_command": f"SET SESSION {database.SAME_MEANING}, lock_wait_timeout = {seconds}, "
+            "default_storage_engine = InnoDB /*!50708 , max_execution_time = 0 */ "
+            "/*M!100100 , max_statement_time = 0 */",
+        },
     )
-    database.run_at_connect(
-        engine, f"SET {database.NAMES}, SESSION time_zone = '+00:00', lock_wait_timeout = {seconds}"
-    )
+    database.run_at_connect(engine, f"SET {database.NAMES}")
     return engine
 
 
 def database_url(settings: MigrationSettings) -> URL:
     to = settings.database
-    return URL.create("mysql+pymysql", to.username, to.password, to.host, to.port, to.name)
+    password = database.password_for_driver(to.password)
+    return URL.create("mysql+pymysql", to.username, password, to.host, to.port, to.name)
 
 
 def connect(engine: Engine, settings: MigrationSettings) -> Connection:
@@ -91,12 +100,13 @@ def connect(engine: Engine, settings: MigrationSettings) -> Connection:
                 f"No database at {to.host}:{to.port} within {settings.wait_timeout:g} s "
                 f"({reason(error)}): start it, correct DB_HOST and DB_PORT, or raise MIGRATION_WAIT_TIMEOUT.",
             )
-        give_up(
-            Exit.NOPERM,
-            f"The database at {to.host}:{to.port} refuses the migration job ({reason(error)}): correct "
-            "MIGRATION_DB_USERNAME, MIGRATION_DB_PASSWORD or DATABASE_NAME, or make the user and the database "
-            "(deploy/database/users.sql).",
-        )
+        way = way_out(database.error_code(error))
+        if not way or database.error_code(error) in _NOT_LET_IN:
+            way = (
+                ": correct MIGRATION_DB_USERNAME, MIGRATION_DB_PASSWORD or DATABASE_NAME, or make the user and the "
+                "database (deploy/database/users.sql)"
+            )
+        give_up(Exit.NOPERM, f"The database at {to.host}:{to.port} refuses the migration job ({reason(error)}){way}.")
 
 
 def is_not_there(error: BaseException) -> bool:

@@ -5,7 +5,7 @@ counted with others (`batch`) in one transaction (`connections`).
 """
 
 from service.counter import api, cli, page
-from service.counter.connections import LaneConnections
+from service.counter.connections import TRIES, LaneConnections
 from service.counter.lanes import Lanes
 from service.counter.settings import load_counter_settings
 from service.platform import openapi
@@ -19,6 +19,7 @@ def register(app: App) -> None:
     settings = load_counter_settings()
     database = app.settings.database
     app.connections += settings.lane_pool_size
+    app.tries += TRIES
     app.register_blueprint(page.blueprint)
     app.register_blueprint(api.blueprint)
     openapi.register(app, api.DESCRIBED)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import event, exc
+from sqlalchemy import event, exc, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from service.counter.batch import Plan, Receipt
@@ -18,15 +18,12 @@ from service.counter.tables import LARGEST
 from service.platform import driver
 from service.platform.database import create_engine
 from service.platform.mysql_errors import (
+    CONNECTION_ENDED,
     CR_ERROR_FIRST,
     CR_ERROR_LAST,
-    ER_CLIENT_INTERACTION_TIMEOUT,
-    ER_CONNECTION_KILLED,
     ER_DATA_OUT_OF_RANGE,
-    ER_NEW_ABORTING_CONNECTION,
     ER_NO_SUCH_THREAD,
-    ER_SERVER_SHUTDOWN,
-    ER_SESSION_WAS_KILLED,
+    READ_ONLY,
 )
 from service.platform.settings import DatabaseSettings
 
@@ -47,14 +44,15 @@ _LOCK = "SELECT count FROM counter WHERE id = %s FOR UPDATE"
 # A deleted counter may have left receipts, which say nothing any longer.
 LOOK_UP = """SELECT `key`, first, last FROM receipt
 WHERE `key` IN ({keys}) AND EXISTS (SELECT * FROM counter WHERE id = {id})"""
-
-_CONNECTION_ENDED = {
-    ER_SERVER_SHUTDOWN,
-    ER_NEW_ABORTING_CONNECTION,
-    ER_CONNECTION_KILLED,
-    ER_SESSION_WAS_KILLED,
-    ER_CLIENT_INTERACTION_TIMEOUT,
-}
+TRIES = [
+    text("SELECT GET_LOCK('tally:readiness', 0), IS_USED_LOCK('tally:readiness'), RELEASE_LOCK('tally:readiness')"),
+    text("UPDATE counter SET count = LAST_INSERT_ID(count + 1) WHERE id = 0"),
+    text(
+        "INSERT INTO receipt (`key`, counter_id, first, last, created_at) "
+        "VALUES (UNHEX(REPLACE(UUID(), '-', '')), 0, 1, 1, UTC_TIMESTAMP(6))"
+    ),
+]
+"""What readiness tries of what follows. No counter has the id 0."""
 
 
 class ConnectionLost(Exception):
@@ -87,12 +85,9 @@ class LaneConnections:
         """Lends a connection, and rolls back what the block has not committed. Raises NotConnected."""
         async with self._turns:
             try:
-                pooled = await self._connect()
+                pooled, connection = await self._connect()
             except (exc.SQLAlchemyError, OSError, RuntimeError) as error:
                 raise NotConnected(str(getattr(error, "orig", error))) from error
-            raw = await pooled.get_raw_connection()
-            assert raw.driver_connection is not None
-            connection = LaneConnection(raw.driver_connection, pooled.info["name"], self._settings.statement_timeout)
             try:
                 yield connection
             finally:
@@ -100,24 +95,28 @@ class LaneConnections:
                     await connection.roll_back()
                 except (ConnectionLost, StatementRefused):  # its next user must not find a transaction open
                     connection.is_lost = True
-                if connection.is_lost:
-                    await pooled.invalidate()
-                await pooled.close()
+                finally:
+                    if connection.is_lost or connection.is_read_only:
+                        await pooled.invalidate()
+                    await pooled.close()
 
     async def close(self) -> None:
         """Closes the connections."""
         await self._engine.dispose()
 
-    async def _connect(self) -> AsyncConnection:
+    async def _connect(self) -> tuple[AsyncConnection, "LaneConnection"]:
         """Returns a connection that the server has not closed, as far as the client can tell without a round trip."""
         while True:
-            connection = await self._engine.connect()
-            raw = await connection.get_raw_connection()
-            assert raw.driver_connection is not None
-            if not driver.is_ended_by_server(raw.driver_connection):
-                return connection
-            await connection.invalidate()
-            await connection.close()
+            pooled = await self._engine.connect()
+            try:
+                connection: Any = (await pooled.get_raw_connection()).driver_connection
+                if not driver.is_ended_by_server(connection):
+                    return pooled, LaneConnection(connection, pooled.info["name"], self._settings.statement_timeout)
+                await pooled.invalidate()
+            except BaseException:
+                await pooled.close()
+                raise
+            await pooled.close()
 
 
 class LaneConnection:
@@ -126,6 +125,8 @@ class LaneConnection:
     def __init__(self, connection: driver.Connection, name: str, timeout: float) -> None:
         self.name = name
         self.is_lost = False
+        self.is_read_only = False
+        """Whether the server takes no writes. After a failover another one does, which a new connection may reach."""
         self.has_counted = False
         """Whether it may have counted: it sent the statements, and the server did not refuse them."""
         self._in_transaction = False
@@ -223,7 +224,8 @@ class LaneConnection:
         except (driver.MySQLError, OSError, RuntimeError, EOFError) as error:
             code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
             by_server = isinstance(error, driver.MySQLError) and code and not CR_ERROR_FIRST <= code <= CR_ERROR_LAST
-            if by_server and code not in _CONNECTION_ENDED:
+            if by_server and code not in CONNECTION_ENDED:
+                self.is_read_only = self.is_read_only or code in READ_ONLY
                 raise StatementRefused(code, str(error.args[-1])) from error
             self.is_lost = True
             raise ConnectionLost(f"{type(error).__name__}: {error}") from error
@@ -236,5 +238,8 @@ def _take_name(connection: Any, record: Any) -> None:
     """Takes a lock on the server whose name is the connection's; the server releases it with the connection."""
     record.info["name"] = f"tally:{uuid.uuid4()}"
     cursor = connection.cursor()
-    cursor.execute("DO GET_LOCK(%s, 0)", (record.info["name"],))
+    cursor.execute("SELECT GET_LOCK(%s, 0)", (record.info["name"],))
+    (taken,) = cursor.fetchone()
     cursor.close()
+    if taken != 1:
+        raise driver.OperationalError(0, "GET_LOCK, by which a lost connection is found, does not work on this server")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 
 from service.counter.batch import Hit
 from service.platform.database import Unavailable
@@ -48,6 +49,11 @@ class HitQueue:
             if not hit.answer.done():
                 taken.append(hit)
         return taken
+
+    def put_back(self, hits: Sequence[Hit]) -> None:
+        """Makes hits that were taken the first again."""
+        self._hits.extendleft(reversed(hits))
+        self._capacity.waiting += len(hits)
 
     def close(self) -> None:
         """Stops the deadline timer."""

@@ -41,6 +41,7 @@ from service.platform.mysql_errors import (
     ER_DUP_ENTRY,
     ER_LOCK_DEADLOCK,
     ER_LOCK_WAIT_TIMEOUT,
+    ER_PACKET_TOO_LARGE,
     ER_QUERY_INTERRUPTED,
     ER_QUERY_TIMEOUT,
     ER_STATEMENT_TIMEOUT,
@@ -54,8 +55,8 @@ _TRANSIENT = {
     ER_STATEMENT_TIMEOUT,
     ER_DUP_ENTRY,
 }
-"""Errors against which another attempt helps. DUP_ENTRY: another worker has just used one of the keys, and its receipt
-will be found."""
+"""Errors against which another attempt helps by itself. DUP_ENTRY: another worker has just used one of the keys, and
+its receipt will be found."""
 
 _DELAYS = 0.0, 0.05, 0.1, 0.2, 0.5, 1.0
 """Seconds before the second, third, … attempt; the last from then on."""
@@ -197,8 +198,9 @@ class Lane:
                         return
             except (NotConnected, StatementRefused) as error:
                 self._fill(batch)
-                transient = isinstance(error, StatementRefused) and error.code in _TRANSIENT
-                if not batch.in_doubt and not transient:
+                code = error.code if isinstance(error, StatementRefused) else None
+                helped = code in _TRANSIENT or (code == ER_PACKET_TOO_LARGE and self._halve(batch))
+                if not batch.in_doubt and not helped:
                     log.warning("counter %s: %s", self.name, error)
                     batch.refuse(batch.hits, partial(Unavailable, str(error)))
             except ConnectionLost as error:
@@ -225,6 +227,22 @@ class Lane:
     def _fill(self, batch: Batch) -> None:
         if not batch.is_filled:
             batch.fill(self.queue.take(self._batch_size))
+
+    def _halve(self, batch: Batch) -> bool:
+        """Puts the later half of the hits back into the queue, and returns whether that helps.
+
+        A batch in doubt keeps its hits, by which its receipt is read; it fitted when it was sent.
+        """
+        if batch.in_doubt or len(batch.hits) < 2:
+            return False
+        self._batch_size = len(batch.hits) // 2
+        log.warning(
+            "counter %s: %d hits exceed the server's max_allowed_packet: raise it, or set LANE_BATCH_SIZE=%d",
+            *(self.name, len(batch.hits), self._batch_size),
+        )
+        self.queue.put_back(batch.hits[self._batch_size :])
+        batch.hits = batch.hits[: self._batch_size]
+        return True
 
     async def _first_attempt(self, connection: LaneConnection, batch: Batch) -> bool:
         """The first attempt. Returns whether all hits are answered."""

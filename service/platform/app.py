@@ -6,6 +6,7 @@ from inspect import CO_COROUTINE
 from typing import Any
 
 from quart import Quart, ResponseReturnValue
+from sqlalchemy import Executable
 from werkzeug.exceptions import GatewayTimeout
 
 from service.platform.cookies import CookieSessions
@@ -28,6 +29,9 @@ class App(Quart):
         self.settings = settings
         self.connections = 0
         """How many connections to the database this worker may have; each part adds its own."""
+        self.tries: list[Executable] = []
+        """What a worker that is ready can do: statements such as requests execute, tried and rolled back (health.py).
+        They must lock no row that a request may want."""
         self.debug = settings.environment == "development"
         self.config.update(
             SECRET_KEY=settings.secret_key,

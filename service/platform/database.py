@@ -5,7 +5,7 @@ The pool never hands out a dead connection, nor one with an unread result.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from quart import current_app
@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from service.platform import driver
 from service.platform.app import App
-from service.platform.mysql_errors import ER_NO_SUCH_TABLE
+from service.platform.mysql_errors import CONNECTION_ENDED, CR_ERROR_FIRST, CR_ERROR_LAST, PASSING, READ_ONLY
 from service.platform.settings import DatabaseSettings
 
 NAMING_CONVENTION = {
@@ -33,6 +33,14 @@ COLLATION = "utf8mb4_unicode_ci"
 
 SQL_MODE = "STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ZERO_DATE,NO_ZERO_IN_DATE,NO_ENGINE_SUBSTITUTION"
 """A value that does not fit is an error, never cut, whatever the server's default is."""
+
+SAME_MEANING = (
+    f"sql_mode = '{SQL_MODE}', time_zone = '+00:00', completion_type = 0, sql_safe_updates = 0, sql_big_selects = 1, "
+    "sql_select_limit = 18446744073709551615, sql_auto_is_null = 0, foreign_key_checks = 1, unique_checks = 1"
+    "/*!50720 , transaction_read_only = 0 */ /*M!100100 , tx_read_only = 0 */"
+)
+"""Sets the session's variables by which a statement means something else or is refused, whatever the server's defaults
+are. Those of one server alone are in an executable comment: https://mariadb.com/kb/en/comment-syntax/"""
 
 NAMES = f"NAMES {CHARSET} COLLATE {COLLATION}"
 
@@ -91,16 +99,23 @@ def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None, c
         URL.create(
             driver.URL_SCHEME,
             username=settings.username,
-            password=settings.password,
+            password=password_for_driver(settings.password),
             host=settings.host,
             port=settings.port,
             database=settings.name,
         ),
         isolation_level="READ COMMITTED",
-        connect_args={"async_creator_fn": driver.connect, "charset": CHARSET, "settings": settings},
+        connect_args={
+            "async_creator_fn": driver.connect,
+            "charset": CHARSET,
+            "settings": settings,
+            # Before SQLAlchemy asks for the sql_mode, which it takes for the session's from then on.
+            "init_command": _session(settings),
+        },
         **pool,
     )
-    run_at_connect(engine.sync_engine, _session(settings))
+    run_at_connect(engine.sync_engine, f"SET {NAMES}")
+    event.listen(engine.sync_engine, "handle_error", _leave_what_is_of_no_use)
     if settings.durability == "strict":
         event.listen(engine.sync_engine, "connect", _refuse_unless_durable)
     return engine
@@ -114,6 +129,18 @@ def run_at_connect(engine: Engine, statement: str) -> None:
         cursor = connection.cursor()
         cursor.execute(statement)
         cursor.close()
+
+
+def password_for_driver(password: str) -> str:
+    """Returns the password as both drivers must be given it: they send it in Latin-1, and the server wants UTF-8."""
+    return password.encode().decode("latin-1")
+
+
+def _leave_what_is_of_no_use(context: Any) -> None:
+    """Takes a connection out of the pool that the server has ended, or to a server that takes no writes any longer."""
+    error = context.original_exception
+    code = error.args[0] if getattr(error, "args", ()) else 0
+    context.is_disconnect = context.is_disconnect or code in CONNECTION_ENDED | READ_ONLY
 
 
 def _refuse_unless_durable(connection: Any, _record: object) -> None:
@@ -137,19 +164,23 @@ async def transaction() -> AsyncIterator[AsyncConnection]:
     Raises Unavailable if nothing was changed and it may be tried again, OutcomeUnknown if the COMMIT was not answered.
     """
     engine: AsyncEngine = current_app.extensions["engine"]
-    try:
-        async with engine.connect() as connection:
+    async with AsyncExitStack() as stack:
+        try:
+            connection = await stack.enter_async_context(engine.connect())
+        except exc.TimeoutError as error:
+            raise Unavailable(f"all {engine.pool.size()} connections of the pool were in use") from error  # type: ignore[attr-defined]
+        except exc.DBAPIError as error:
+            raise Unavailable(_summary(error)) from error
+        try:
             yield connection
-            try:
-                await connection.commit()
-            except exc.DBAPIError as error:
-                raise OutcomeUnknown(_summary(error)) from error
-    except exc.TimeoutError as error:
-        raise Unavailable(f"all {engine.pool.size()} connections of the pool were in use") from error  # type: ignore[attr-defined]
-    except exc.DBAPIError as error:
-        if not _may_be_tried_again(error):
-            raise
-        raise Unavailable(_summary(error)) from error
+        except exc.DBAPIError as error:
+            if not _passes(error):
+                raise
+            raise Unavailable(_summary(error)) from error
+        try:
+            await connection.commit()
+        except exc.DBAPIError as error:
+            raise OutcomeUnknown(_summary(error)) from error
 
 
 def error_code(error: exc.DBAPIError) -> int:
@@ -158,13 +189,11 @@ def error_code(error: exc.DBAPIError) -> int:
     return arguments[0] if arguments and isinstance(arguments[0], int) else 0
 
 
-def _may_be_tried_again(error: exc.DBAPIError) -> bool:
-    """Whether a later attempt may succeed: the server is away, busy or stopping, a lock timed out, a table is missing.
-
-    The driver raises OperationalError for the server's faults, and other classes for the client's.
-    """
-    kinds = (exc.OperationalError, exc.InterfaceError, exc.InternalError)
-    return error.connection_invalidated or isinstance(error, kinds) or error_code(error) == ER_NO_SUCH_TABLE
+def _passes(error: exc.DBAPIError) -> bool:
+    """Whether a later attempt may succeed. By the number: PyMySQL's classes do not tell, and a constraint of a table is
+    an OperationalError like a server that stops (PyMySQL/PyMySQL#607)."""
+    code = error_code(error)
+    return error.connection_invalidated or code in PASSING or CR_ERROR_FIRST <= code <= CR_ERROR_LAST
 
 
 def _summary(error: exc.DBAPIError) -> str:
@@ -173,11 +202,10 @@ def _summary(error: exc.DBAPIError) -> str:
 
 
 def _session(settings: DatabaseSettings) -> str:
-    """Returns the statement that sets the session's variables. Those of one server alone are in an executable comment:
-    https://mariadb.com/kb/en/comment-syntax/"""
+    """Returns the statement that sets the session's variables, but for its character set."""
     seconds = settings.statement_timeout
     return (
-        f"SET {NAMES}, SESSION sql_mode = '{SQL_MODE}', time_zone = '+00:00', wait_timeout = {settings.idle_timeout}, "
+        f"SET SESSION {SAME_MEANING}, wait_timeout = {settings.idle_timeout}, "
         f"innodb_lock_wait_timeout = {settings.lock_timeout}, lock_wait_timeout = {settings.lock_timeout} "
         f"/*!50708 , max_execution_time = {round(seconds * 1000)} */ /*M!100100 , max_statement_time = {seconds} */"
     )

@@ -1,6 +1,7 @@
 """The database driver, aiomysql, with the time-outs that it lacks. Nothing else in the service imports it."""
 
 import asyncio
+import contextlib
 import socket
 import sys
 from collections.abc import Awaitable
@@ -47,6 +48,14 @@ class Connection(aiomysql.Connection):  # type: ignore[misc]  # aiomysql has no 
     async def ping(self, reconnect: bool = True) -> None:
         await self._bounded(super().ping(reconnect))
 
+    async def ensure_closed(self) -> None:
+        """Says good-bye and closes; aiomysql leaves a connection open that can no longer be written to."""
+        try:
+            with contextlib.suppress(OSError, RuntimeError):
+                await super().ensure_closed()
+        finally:
+            self.close()
+
     async def _bounded(self, command: Awaitable[_T]) -> _T:
         try:
             async with asyncio.timeout(self._statement_timeout):
@@ -78,8 +87,12 @@ async def connect(*, settings: DatabaseSettings, **arguments: Any) -> "Connectio
 
 
 def is_ended_by_server(connection: Connection) -> bool:
-    """Whether the server has closed the connection, as far as the client can tell without a round trip."""
-    return bool(connection._reader.at_eof())  # as aiomysql's own pool does
+    """Whether the server has closed the connection, as far as the client can tell without a round trip.
+
+    at_eof() is what aiomysql's own pool asks; a connection that was reset has an exception instead.
+    """
+    reader = connection._reader
+    return bool(reader.at_eof()) or reader.exception() is not None
 
 
 def _bound_silence(connection: aiomysql.Connection, settings: DatabaseSettings) -> None:

@@ -17,6 +17,9 @@ LOOK_UP_INTERVAL = 1.0
 PEERS = 1_024
 """How many peers are remembered, with whether they are in a trusted network: 8 us for each request spared."""
 
+_OF_WEBSOCKETS = {"http": "ws", "https": "wss"}
+"""A proxy names the scheme of the request that opens a WebSocket; ASGI has those of RFC 6455."""
+
 
 class Forwarded:
     """ASGI middleware. `trusted` holds addresses, networks and host names, looked up when a new peer comes."""
@@ -40,6 +43,8 @@ class Forwarded:
             address = headers.get(b"x-forwarded-for")
             if address is not None and await self._is_trusted(scope["client"][0]):
                 scheme = headers.get(b"x-forwarded-proto", scope["scheme"].encode()).decode("latin1")
+                if scope["type"] == "websocket":
+                    scheme = _OF_WEBSOCKETS.get(scheme, scheme)
                 scope = {**scope, "client": (address.decode("latin1"), 0), "scheme": scheme}
         await self._app(scope, receive, send)
 

@@ -1,13 +1,13 @@
 """`/livez`: this process answers. `/readyz`: it can also do its work, and is not about to leave.
 
-Readiness is looked up anew each time, over a connection outside the pool: a pool that is busy is not a reason to take
-the worker out, one that hangs on a lost server is.
+Readiness is looked up by a connection outside the pool: a pool that is busy is not a reason to take the worker out, a
+server that does not take what requests write is. So the statements of `App.tries` are tried, and rolled back.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from alembic.config import Config
@@ -19,12 +19,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from service.platform import lifecycle
 from service.platform.app import App
 from service.platform.database import NotDurable, create_engine, error_code
-from service.platform.mysql_errors import ER_NO_SUCH_TABLE
+from service.platform.mysql_errors import ER_NO_SUCH_TABLE, NO_ROOM, way_out
 from service.platform.problems import problem_details
 from service.platform.settings import ROOT
 
 TIMEOUT = 1.0
 """Seconds within which the database must answer."""
+
+INTERVAL = 1.0
+"""Seconds for which an answer holds, however many ask."""
 
 _REVISION = text("SELECT version_num FROM alembic_version")
 _CAPACITY = text("SELECT @@max_connections")
@@ -44,14 +47,21 @@ class Readiness:
         self._needed = set(scripts.get_heads())
         self._engine: AsyncEngine | None = None
         self._look: asyncio.Task[str | None] | None = None
+        self._looked_at = 0.0
+        self._last: str | None = ""
 
     async def reason_against(self) -> str | None:
         """Returns a sentence that says why the worker is not ready, None if it is."""
         if lifecycle.draining():
             return "This worker is shutting down."
-        if self._look is None or self._look.done():
-            self._look = asyncio.create_task(self._look_at_database())
-        return await asyncio.shield(self._look)
+        now = asyncio.get_running_loop().time()
+        if self._look is None or (self._look.done() and now >= self._looked_at + INTERVAL):
+            self._looked_at = now
+            self._look = asyncio.create_task(self._look_and_log())
+        # One that takes longer goes on: a login that is broken off is an error to the server, which after a hundred
+        # of them takes none of this host any longer (error 1129).
+        await asyncio.wait([self._look], timeout=TIMEOUT)
+        return self._look.result() if self._look.done() else f"The database did not answer within {TIMEOUT:g} s."
 
     async def serve(self) -> AsyncGenerator[None]:
         """Runs while the application serves: logs when the worker becomes ready, and why it is not."""
@@ -61,37 +71,58 @@ class Readiness:
         yield
         stopping.set()
         # Neither is cancelled: a connection that is being made or closed in that moment would be left open.
-        await asyncio.gather(waiting, *filter(None, [self._look]), return_exceptions=True)
+        await asyncio.gather(waiting, return_exceptions=True)
+        await asyncio.gather(*filter(None, [self._look]), return_exceptions=True)
         await self._engine.dispose()
 
     async def _wait(self, stopping: asyncio.Event) -> None:
-        last = ""
-        while (reason := await self.reason_against()) is not None:
-            if reason != last:
-                log.warning("not ready: %s", reason)
-            last = reason
+        """Looks until the worker is ready for the first time. Later it is looked only when somebody asks."""
+        while await self.reason_against() is not None:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(TIMEOUT):
+                async with asyncio.timeout(INTERVAL):
                     await stopping.wait()
                 return
-        log.info("ready")
         await self._warn_of_too_many_connections()
 
-    async def _look_at_database(self) -> str | None:
-        try:
-            async with asyncio.timeout(TIMEOUT):
-                return self._reason_against_revisions(await self._column(_REVISION))
-        except TimeoutError:
-            return f"The database did not answer within {TIMEOUT:g} s."
-        except exc.DBAPIError as error:
-            if error_code(error) == ER_NO_SUCH_TABLE:
-                return self._reason_against_revisions([])
-            if isinstance(error.orig, NotDurable):
-                return str(error.orig.args[1])
-            log.debug("readiness: %s", error.orig)
-            return f"The database cannot be used (error {error_code(error)})."
+    async def _look_and_log(self) -> str | None:
+        reason, cause = await self._look_at_database()
+        if reason != self._last:
+            if reason is None:
+                log.info("ready")
+            else:
+                log.warning("not ready: %s", f"{reason} {cause}".strip())
+        self._last = reason
+        return reason
 
-    def _reason_against_revisions(self, found: list[str]) -> str | None:
+    async def _look_at_database(self) -> tuple[str | None, str]:
+        """Returns the reason against readiness, and what is for the log alone."""
+        assert self._engine is not None
+        try:
+            async with self._engine.connect() as connection:
+                revisions = (await connection.execute(_REVISION)).scalars().all()
+                if reason := self._reason_against_revisions(revisions):
+                    return reason, ""
+                for statement in self._app.tries:
+                    await connection.execute(statement)
+                await connection.rollback()
+        except exc.DBAPIError as error:
+            return self._reason_against_server(error), str(error.orig)
+        except Exception as error:
+            log.debug("readiness", exc_info=True)
+            return "The database cannot be used.", f"{type(error).__name__}: {error}"
+        return None, ""
+
+    def _reason_against_server(self, error: exc.DBAPIError) -> str | None:
+        code = error_code(error)
+        if code == ER_NO_SUCH_TABLE and error.statement == str(_REVISION):
+            return self._reason_against_revisions([])
+        if isinstance(error.orig, NotDurable):
+            return str(error.orig.args[1])
+        if code in NO_ROOM and self._last is None:
+            return None  # it was ready, and its own connections still serve
+        return f"The database cannot be used (error {code}){way_out(code)}."
+
+    def _reason_against_revisions(self, found: Sequence[str]) -> str | None:
         """A revision that this code does not know is one made after it, which must not take running workers out."""
         if set(found) == self._needed or not set(found) <= self._known:
             return None

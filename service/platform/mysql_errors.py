@@ -21,6 +21,7 @@ ER_LOCK_WAIT_TIMEOUT: Final[int] = ER.LOCK_WAIT_TIMEOUT
 ER_NEW_ABORTING_CONNECTION: Final[int] = ER.NEW_ABORTING_CONNECTION
 ER_NO_SUCH_THREAD: Final[int] = ER.NO_SUCH_THREAD
 ER_NO_SUCH_TABLE: Final[int] = ER.NO_SUCH_TABLE
+ER_PACKET_TOO_LARGE: Final[int] = ER.NET_PACKET_TOO_LARGE
 ER_QUERY_INTERRUPTED: Final[int] = ER.QUERY_INTERRUPTED
 ER_SERVER_SHUTDOWN: Final[int] = ER.SERVER_SHUTDOWN
 
@@ -38,5 +39,88 @@ ER_CLIENT_INTERACTION_TIMEOUT: Final = 4031
 ER_QUERY_TIMEOUT: Final = 3024
 """MySQL's, of a statement that took longer than max_execution_time."""
 
+ER_STATEMENT_BINLOG: Final = 1665
+"""Of a statement that binlog_format=STATEMENT cannot log: each write of a READ COMMITTED transaction."""
+
 ER_STATEMENT_TIMEOUT: Final = 1969
 """MariaDB's, of a statement that took longer than max_statement_time."""
+
+CONNECTION_ENDED: Final = frozenset(
+    {
+        ER_SERVER_SHUTDOWN,
+        ER_NEW_ABORTING_CONNECTION,
+        ER_CONNECTION_KILLED,
+        ER_SESSION_WAS_KILLED,
+        ER_CLIENT_INTERACTION_TIMEOUT,
+    }
+)
+"""Answers with which the server ends the connection."""
+
+READ_ONLY: Final = frozenset(
+    {
+        ER.OPTION_PREVENTS_STATEMENT,
+        1792,  # of a transaction that is read-only
+        1836,  # of a server in read-only mode
+    }
+)
+"""The server takes no writes: for ever, or since a failover, after which another one does."""
+
+NO_ROOM: Final = frozenset(
+    {
+        ER.CON_COUNT_ERROR,
+        ER.TOO_MANY_USER_CONNECTIONS,
+        ER.USER_LIMIT_REACHED,
+        ER.HOST_IS_BLOCKED,
+        ER.OUTOFMEMORY,
+        ER.OUT_OF_RESOURCES,
+    }
+)
+"""The server has no room for another connection, or takes none of this client's, for the time being."""
+
+PASSING: Final = (
+    CONNECTION_ENDED
+    | READ_ONLY
+    | NO_ROOM
+    | {
+        ER_LOCK_DEADLOCK,
+        ER_LOCK_WAIT_TIMEOUT,
+        ER_NO_SUCH_TABLE,  # of a migration that has not run yet
+        ER_QUERY_INTERRUPTED,
+        ER_QUERY_TIMEOUT,
+        ER_STATEMENT_TIMEOUT,
+        ER.DISK_FULL,
+        ER.RECORD_FILE_FULL,
+        ER.LOCK_TABLE_FULL,
+        ER.OUT_OF_SORTMEMORY,
+        ER.ERROR_DURING_COMMIT,
+        ER.UNKNOWN_COM_ERROR,  # of a node of a Galera cluster that is not ready
+        1637,  # too many transactions at once
+        ER_STATEMENT_BINLOG,
+        3100,  # group replication refuses the transaction; 3101: it rolled it back
+        3101,
+    }
+)
+"""They are due to the server's state, not to the statement: a later attempt may succeed."""
+
+_WAYS_OUT: Final = (
+    ({CR.CR_CONN_HOST_ERROR}, "start it, or correct DB_HOST and DB_PORT"),
+    ({ER.ACCESS_DENIED_ERROR, 1698}, "correct DB_USERNAME and DB_PASSWORD"),
+    ({ER.DBACCESS_DENIED_ERROR, ER.BAD_DB_ERROR}, "correct DATABASE_NAME, or make the database and its users"),
+    ({ER.TABLEACCESS_DENIED_ERROR}, "grant the user what deploy/database/users.sql does"),
+    ({ER_NO_SUCH_TABLE, ER.BAD_FIELD_ERROR}, "a table or column is missing, though the schema's revision is right"),
+    ({3159}, "it takes encrypted connections only (require_secure_transport), which are not made here"),
+    ({ER_STATEMENT_BINLOG}, "its binary log has the format STATEMENT; set binlog_format to ROW or MIXED"),
+    ({ER.HOST_IS_BLOCKED}, "it has blocked this host after broken logins; execute FLUSH HOSTS on it"),
+    (READ_ONLY, "it takes no writes; end its read_only, or have DB_HOST name the server that takes them"),
+    (NO_ROOM, "it has no room for more connections; lower WORKERS or DB_POOL_SIZE, or raise its limit"),
+    (
+        {ER.UNKNOWN_SYSTEM_VARIABLE, ER.UNKNOWN_CHARACTER_SET, ER.UNKNOWN_COLLATION, 1305, 1064},
+        "it lacks something that is needed; docs/runbook.md names the servers that will do",
+    ),
+    ({1227}, "its user may not set what each session needs; docs/runbook.md names the variables"),
+)
+
+
+def way_out(code: int) -> str:
+    """Returns what to do against an error, with a colon before it; "" where that is not known."""
+    return next((f": {way}" for codes, way in _WAYS_OUT if code in codes), "")

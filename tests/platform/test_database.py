@@ -1,16 +1,20 @@
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
 
 import httpx
 import pytest
-from sqlalchemy import text
+from sqlalchemy import exc, text
 
 from harness.databases import Database
 from harness.processes import Hypercorn, wait_until
+from harness.proxy import proxy
 from service.platform.app import App
 from service.platform.database import OutcomeUnknown, Unavailable, transaction
+from service.platform.settings import ROOT
 from tests.conftest import MakeApp, Start
 
 WITH_A_NOTE = "CREATE TABLE note (word VARCHAR(40) PRIMARY KEY) ENGINE=InnoDB"
@@ -142,6 +146,59 @@ def test_connections_killed_under_uvloop_cost_no_request(database: Database, sta
     assert not server.logged("RuntimeError")
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO note VALUES ('wrong', 1)",  # a CHECK
+        "INSERT INTO note (grade) VALUES (7)",  # no value
+        "INSERT INTO note VALUES ('right', 1000)",
+        "SELECT no_such_column FROM note",
+        "SELECT 18446744073709551615 + 1",
+    ],
+)
+async def test_a_statement_that_can_never_succeed_is_a_defect_and_not_unavailable(
+    app: App, empty_database: Database, statement: str
+) -> None:
+    empty_database.execute(
+        "CREATE TABLE note (word VARCHAR(40) NOT NULL, grade TINYINT NOT NULL, CHECK (word <> 'wrong')) ENGINE=InnoDB"
+    )
+    with pytest.raises(exc.DBAPIError):
+        await scalar(statement)
+
+
+@pytest.mark.parametrize("password", ["s%r@v:i/c#e '\"$\\", "naïve", "пароль 密码 🧮"])
+async def test_a_password_of_any_characters_lets_the_service_and_the_job_in(
+    database: Database, environment: dict[str, str], make_app: MakeApp, password: str
+) -> None:
+    if not database.server.is_root:
+        pytest.skip("needs MYSQL_ROOT_PASSWORD")
+    users = {name: database.environment[f"{name}_USERNAME"] for name in ("DB", "MIGRATION_DB")}
+    with database.server.connect() as connection, connection.cursor() as cursor:
+        for user in users.values():
+            cursor.execute(f"ALTER USER '{user}'@'%%' IDENTIFIED BY %s", (password,))
+    given = {f"{name}_PASSWORD": password for name in users}
+    app = make_app(**given)
+    async with app.test_app(), app.app_context():
+        assert await scalar("SELECT 1") == 1
+    job = [sys.executable, "-m", "alembic", "current"]
+    await asyncio.to_thread(subprocess.run, job, cwd=ROOT, env={**environment, **given}, check=True)
+
+
+async def test_a_connection_that_was_reset_is_not_used_again(
+    database: Database, make_app: MakeApp, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with proxy(database.server.port) as here:
+        app = make_app(DB_PORT=here.port)
+        async with asyncio.timeout(10), app.test_app(), app.app_context():
+            client = app.test_client()
+            for number in range(1, 4):
+                assert await (await client.get("/livez")).get_data() == b"alive\n"
+                assert (await app.extensions["lanes"].hit("page")).last == number
+                here.reset()
+                await asyncio.sleep(0.05)
+    assert "connection lost" not in capsys.readouterr().err
+
+
 async def test_a_connection_lost_before_the_commit_is_unavailable(app: App, empty_database: Database) -> None:
     empty_database.execute(WITH_A_NOTE)
     with pytest.raises(Unavailable):
@@ -181,5 +238,6 @@ def test_the_service_may_read_and_write_rows_only(database: Database, start: Sta
     server = start(app="tests.platform.probe:app")
     assert query(server, "SELECT COUNT(*) FROM alembic_version").text == "1"
     for statement in "CREATE TABLE t (a INT)", "DROP TABLE alembic_version", "ALTER TABLE alembic_version ADD a INT":
-        assert query(server, statement).status_code == 503
+        assert query(server, statement).status_code == 500
+    assert server.log.read_text().count("command denied to user") >= 3
     assert database.execute("SELECT COUNT(*) FROM alembic_version") == [(1,)]

@@ -13,6 +13,8 @@ import pytest
 
 from harness.databases import Database, make_database, private_mariadb
 from harness.processes import Hypercorn, free_port, hypercorn, is_ready, wait_until
+from harness.proxy import proxy
+from service.platform.health import TIMEOUT
 from service.platform.settings import ROOT
 from tests.conftest import SECRET_KEY, MakeApp, Start
 
@@ -47,9 +49,11 @@ def test_a_schema_that_is_behind_is_not_ready_and_becomes_so_by_itself(
     assert "revision none" in detail
     assert "alembic upgrade head" in detail
     alembic(environment, "upgrade", "head")
-    assert readiness(server)[0] == 200
+    wait_until(lambda: is_ready(server))
     alembic(environment, "downgrade", "base")
-    assert readiness(server)[0] == 503
+    wait_until(lambda: not is_ready(server))
+    log = server.log.read_text()
+    assert log.index("not ready: ") < log.index('"event": "ready"') < log.rindex("not ready: ")
 
 
 def test_a_schema_newer_than_the_code_is_ready(database: Database, start: Start) -> None:
@@ -154,6 +158,23 @@ def test_a_database_that_refuses_is_not_ready_and_clients_see_no_cause(
     assert answer.headers["retry-after"]
     assert database.environment["DB_USERNAME"] not in answer.text
     assert server.logged("Access denied")
+
+
+async def test_a_login_that_takes_long_is_not_broken_off(database: Database, make_app: MakeApp) -> None:
+    async def broken_off() -> int:
+        ((_, number),) = await asyncio.to_thread(database.execute, "SHOW GLOBAL STATUS LIKE 'Aborted_connects'")
+        return int(number)
+
+    before = await broken_off()
+    async with proxy(database.server.port, delay=1.1 * TIMEOUT) as slow:
+        app = make_app(DB_PORT=slow.port, DB_CONNECT_TIMEOUT=10)
+        async with asyncio.timeout(20), app.test_app():
+            answer = await app.test_client().get("/readyz")
+            assert "did not answer within" in (await answer.get_json())["detail"]
+            slow.delay = 0
+            while (await app.test_client().get("/readyz")).status_code != httpx.codes.OK:
+                await asyncio.sleep(0.1)
+    assert await broken_off() == before
 
 
 async def test_a_look_at_the_database_ends_before_the_worker_has_left(database: Database, make_app: MakeApp) -> None:
