@@ -3,15 +3,29 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from inspect import CO_COROUTINE
-from typing import Any
+from typing import Any, NoReturn
+from urllib.parse import urlsplit, urlunsplit
 
-from quart import Quart, ResponseReturnValue
+from quart import Quart, Request, Response, ResponseReturnValue
+from quart.wrappers.base import BaseRequestWebsocket
 from sqlalchemy import Executable
-from werkzeug.exceptions import GatewayTimeout
+from werkzeug.exceptions import BadHost, GatewayTimeout
+from werkzeug.routing import MapAdapter, RequestRedirect
 
 from service.platform.cookies import CookieSessions
 from service.platform.http_connection import HttpConnection
 from service.platform.settings import Settings
+
+
+class RangeResponse(Response):
+    """A response that sends whole what Quart cannot send a part of, as RFC 9110 (14.2) allows.
+
+    Quart 0.23 fails with `bytes=-5`, the last five, and refuses several ranges and those that are malformed.
+    """
+
+    def _is_range_request_processable(self, request: Request) -> bool:
+        ranges = request.range.ranges if request.range else []
+        return len(ranges) == 1 and ranges[0][0] >= 0 and super()._is_range_request_processable(request)
 
 
 class App(Quart):
@@ -22,6 +36,7 @@ class App(Quart):
     """
 
     asgi_http_class = HttpConnection
+    response_class = RangeResponse
     session_interface = CookieSessions()
 
     def __init__(self, settings: Settings) -> None:
@@ -49,6 +64,25 @@ class App(Quart):
         if code is not None and code.co_flags & CO_COROUTINE:
             return func
         return super().ensure_async(func)
+
+    def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
+        """Binds the routes to the request. A Host that cannot be one is answered 400, on which Quart 0.22 fails."""
+        try:
+            return super().create_url_adapter(request)
+        except BadHost as error:
+            assert request is not None
+            request.routing_exception = error
+            request.headers["Host"] = ""
+            vars(request).pop("host", None)  # a cached property
+            return super().create_url_adapter(request)
+
+    def raise_routing_exception(self, request: BaseRequestWebsocket) -> NoReturn:
+        """Raises what the routing found. A redirect leads to a path, not to whatever Host the client has sent."""
+        if isinstance(error := request.routing_exception, RequestRedirect):
+            _, _, path, query, _ = urlsplit(error.new_url)
+            # One slash: a second would begin the name of another host.
+            error.new_url = urlunsplit(("", "", f"/{path.lstrip('/')}", query, ""))
+        super().raise_routing_exception(request)
 
     async def dispatch_request(self, *context: Any, **named: Any) -> ResponseReturnValue:
         """Returns the view's answer. Raises GatewayTimeout (504) where it took longer than REQUEST_TIMEOUT.

@@ -24,6 +24,7 @@ from quart.debug import traceback_response
 from quart.typing import ResponseTypes
 from quart.utils import encode_headers
 from quart.wrappers.response import DataBody
+from werkzeug.exceptions import RequestEntityTooLarge
 
 DISCONNECT_WATCH_DELAY = 0.1
 """Seconds after which the client of a request without a body is watched for its disconnect.
@@ -105,6 +106,9 @@ class _Client:
         self._request = request
         self._body_ended = asyncio.Event()
         self._is_answered = False
+        self._limit: int | None = connection.app.config["MAX_CONTENT_LENGTH"]
+        self._received = 0
+        self._is_too_large = False
         if has_no_body(connection.scope):
             request.body.set_complete()
             self._body_ended.set()
@@ -140,12 +144,27 @@ class _Client:
             self._receiving.cancel()
 
     async def _receive_body(self, receive: ASGIReceiveCallable) -> ASGIReceiveEvent:
-        event = await receive()
-        if event["type"] != "http.request" or not event.get("more_body", False):
-            self._body_ended.set()
-        elif self._is_answered:
-            event["body"] = b""
-        return event
+        """Returns the next event. The event that exceeds the limit ends the body, and the rest is discarded.
+
+        Quart would keep all in memory, and look at the size of what is read at once, and only when it is complete.
+        """
+        while True:
+            event = await receive()
+            if event["type"] != "http.request":
+                self._body_ended.set()
+                return event
+            if not event.get("more_body", False):
+                self._body_ended.set()
+            if self._is_too_large:
+                continue
+            self._received += len(event.get("body", b""))
+            if self._limit is not None and self._received > self._limit:
+                self._is_too_large = True
+                self._request.body._must_raise = RequestEntityTooLarge()
+                event["body"], event["more_body"] = b"", False
+            elif self._is_answered:
+                event["body"] = b""
+            return event
 
     def _receive(self, receive: ASGIReceiveCallable) -> None:
         handler = (self._handler,) if HANDLER_IS_HANDED_IN else ()

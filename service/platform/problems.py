@@ -4,6 +4,7 @@ None contains a traceback, a statement or an address. What each status promises 
 4xx and 503, it had no effect; 504, it is not known.
 """
 
+import errno
 import logging
 from http import HTTPStatus
 
@@ -38,6 +39,7 @@ def register(app: Quart) -> None:
     """Handles every error of the application, including unknown routes and methods."""
     app.register_error_handler(HTTPException, _http_exception)
     app.register_error_handler(Problem, _problem)
+    app.register_error_handler(OSError, _os_error)
     app.register_error_handler(Unavailable, _unavailable)
     app.register_error_handler(OutcomeUnknown, _outcome_unknown)
     if not app.debug:
@@ -82,6 +84,13 @@ async def _http_exception(error: HTTPException) -> Response:
     for name, value in error.get_headers():
         response.headers.setdefault(name, value)
     return response
+
+
+async def _os_error(error: OSError) -> Response:
+    """A path that no file can have is one of nothing, in every view that sends files."""
+    if error.errno != errno.ENAMETOOLONG:
+        raise error
+    return problem(HTTPStatus.NOT_FOUND, "There is nothing at this address.")
 
 
 async def _problem(error: Problem) -> Response:

@@ -101,6 +101,12 @@ async def echo() -> str | bytes:
     return await request.get_data()
 
 
+@blueprint.post("/parts")
+async def parts() -> str:
+    """Reads the body part by part, and says how many bytes it had."""
+    return str(sum([len(part) async for part in request.body]))
+
+
 @blueprint.get("/session")
 async def read_session() -> str:
     return str(session.get("value"))
@@ -125,6 +131,11 @@ async def background(name: str) -> str:
         log.info("%s is done", name)
 
     current_app.add_background_task(work)
+    return ""
+
+
+@blueprint.get("/folder/")
+async def folder() -> str:
     return ""
 
 

@@ -122,6 +122,23 @@ def test_a_client_that_still_sends_its_body_gets_the_whole_refusal(service: Hype
         assert (answer.status, json.loads(answer.read())["status"]) == (413, 413)
 
 
+@pytest.mark.parametrize("path", ["/probe/echo", "/probe/parts"])
+def test_a_body_without_a_length_takes_no_more_memory_than_its_limit(service: Hypercorn, path: str) -> None:
+    assert httpx.post(service.url + path, content=(b"x" * 10_000 for _ in range(6))).status_code == 200
+    (worker,) = service.workers()
+    before = worker.memory_info().rss
+    with connect(service) as connection:
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        connection.sendall(head.encode())
+        for _ in range(400):
+            connection.sendall(b"20000\r\n" + b"x" * 0x20000 + b"\r\n")
+        connection.sendall(b"0\r\n\r\n")
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert answer.status == 413
+        assert worker.memory_info().rss - before < 20_000_000
+
+
 def test_headers_that_come_too_slowly_end_the_connection(service: Hypercorn) -> None:
     with connect(service) as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: ")

@@ -103,6 +103,61 @@ def test_a_statement_that_takes_too_long_is_answered_503_with_retry_after(servic
     assert "was not carried out" in answer.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    "host", ["a" * 64 + ".org", "x..org", ".", "[::1", "a:b", "a,b", "user@host", "\xc3\xa4", "\xff", ""]
+)
+def test_a_host_that_nobody_has_is_refused_or_ignored(service: Hypercorn, host: str) -> None:
+    for target in "/livez", "/nowhere", "//probe//plain":
+        answered = raw(service, f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode("latin-1"))
+        head, _, body = answered.partition(b"\r\n\r\n")
+        assert head.startswith((b"HTTP/1.1 2", b"HTTP/1.1 3", b"HTTP/1.1 4"))
+        if head.startswith(b"HTTP/1.1 4"):
+            assert json.loads(body)["status"] == int(head[9:12])
+
+
+@pytest.mark.parametrize(
+    ("target", "location"),
+    [
+        ("//probe//plain?a=%C3%A4&b", "/probe/plain?a=%C3%A4&b"),
+        ("/probe/folder", "/probe/folder/"),
+        ("//probe/folder", "/probe/folder/"),
+        ("///evil.example//probe/folder", None),
+    ],
+)
+def test_a_redirect_leads_to_no_other_host(service: Hypercorn, target: str, location: str | None) -> None:
+    answered = raw(service, f"GET {target} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n".encode())
+    found = re.search(rb"location: (.*)\r", answered)
+    assert (found[1].decode() if found else None) == location
+    assert b"evil" not in answered
+
+
+@pytest.mark.parametrize("path", ["/docs/" + "a" * 300, "/docs/%00", "/docs/..%2Fapp.py", "/docs/" + "%C3%A4" * 200])
+def test_a_file_that_cannot_be_is_not_found(service: Hypercorn, path: str) -> None:
+    assert httpx.get(service.url + path).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        ("bytes=0-3", 206),
+        ("bytes=-4", 200),
+        ("bytes=0-1,3-4", 200),
+        ("bytes=4-1", 200),
+        ("lines=1-2", 416),
+        ("x", 200),
+        ("bytes=9999999-", 416),
+    ],
+)
+def test_a_range_of_a_file_is_answered_with_the_part_or_the_whole(service: Hypercorn, asked: str, status: int) -> None:
+    whole = httpx.get(f"{service.url}/docs/start.js").content
+    answer = httpx.get(f"{service.url}/docs/start.js", headers={"Range": asked})
+    assert answer.status_code == status
+    if status != httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+        assert answer.content == (whole[:4] if status == httpx.codes.PARTIAL_CONTENT else whole)
+    else:
+        assert answer.json()["type"] == "/problems/range-not-satisfiable"
+
+
 def test_a_body_that_is_too_large_is_answered_413(service: Hypercorn) -> None:
     assert httpx.post(f"{service.url}/probe/body", content=b"x" * 2000).text == "2000"
     assert httpx.post(f"{service.url}/probe/body", content=b"x" * 2001).status_code == 413
