@@ -27,7 +27,7 @@ TIMEOUT = 1.0
 """Seconds within which the database must answer."""
 
 INTERVAL = 1.0
-"""Seconds for which an answer holds, however many ask."""
+"""Seconds between two tries of what requests write, however many ask; in between the last answer holds."""
 
 _REVISION = text("SELECT version_num FROM alembic_version")
 _CAPACITY = text("SELECT @@max_connections")
@@ -47,7 +47,7 @@ class Readiness:
         self._needed = set(scripts.get_heads())
         self._engine: AsyncEngine | None = None
         self._look: asyncio.Task[str | None] | None = None
-        self._looked_at = 0.0
+        self._tried_at = 0.0
         self._last: str | None = ""
 
     async def reason_against(self) -> str | None:
@@ -55,8 +55,7 @@ class Readiness:
         if lifecycle.draining():
             return "This worker is shutting down."
         now = asyncio.get_running_loop().time()
-        if self._look is None or (self._look.done() and now >= self._looked_at + INTERVAL):
-            self._looked_at = now
+        if self._look is None or (self._look.done() and now >= self._tried_at + INTERVAL):
             self._look = asyncio.create_task(self._look_and_log())
         # One that takes longer goes on: a login that is broken off is an error to the server, which after a hundred
         # of them takes none of this host any longer (error 1129).
@@ -102,6 +101,7 @@ class Readiness:
                 revisions = (await connection.execute(_REVISION)).scalars().all()
                 if reason := self._reason_against_revisions(revisions):
                     return reason, ""
+                self._tried_at = asyncio.get_running_loop().time()
                 for statement in self._app.tries:
                     await connection.execute(statement)
                 await connection.rollback()

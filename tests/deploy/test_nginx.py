@@ -178,3 +178,29 @@ def test_the_access_log_is_json_whatever_a_client_sends(proxy: Nginx) -> None:
     assert str(line["user_agent"]).startswith('"quoted\\"')
     assert isinstance(line["seconds"], float)
     assert isinstance(line["bytes"], int)
+
+
+@pytest.mark.parametrize("sent", ["/\xff", "/a\x80b?c", "/counters/\xc3\xa4", "/a?\xff=1"])
+def test_raw_bytes_in_an_address_are_refused_in_the_form_that_the_client_asks_for(
+    sent: str, proxy: Nginx, service: Upstream
+) -> None:
+    answered = proxy.exchange(f"GET {sent} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode("latin-1"))
+    assert answered.startswith(b"HTTP/1.1 400")
+    assert json.loads(answered.partition(b"\r\n\r\n")[2])["type"] == "/problems/bad-request"
+    assert not service.requests
+
+
+def test_each_line_of_the_access_log_is_json_in_utf_8_whatever_bytes_a_client_sends(proxy: Nginx) -> None:
+    every = bytes(set(range(1, 256)) - set(b"\r\n"))
+    for head in (
+        b"GET /\xff\xc3(?a=\xed\xa0\x80 HTTP/1.1\r\nHost: x",
+        b"GET / HTTP/1.1\r\nHost: \xe9\xff",
+        b"GET / HTTP/1.1\r\nHost: x\r\nReferer: " + every + b"\r\nUser-Agent: " + every,
+        b"\x16\x03\x01\xff\xfe",
+        b"G\xff / HTTP/1.1",
+        b"GET / \xff",
+    ):
+        proxy.exchange(head + b"\r\nConnection: close\r\n\r\n")
+    wait_until(lambda: len(proxy.access_log()) == 6)
+    lines = proxy.output.read_bytes().splitlines()
+    assert [json.loads(line.decode())["client"] for line in lines] == ["127.0.0.1"] * 6

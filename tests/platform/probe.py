@@ -91,6 +91,19 @@ async def stream(name: str) -> Response:
     return response
 
 
+@blueprint.get("/quiet")
+async def quiet() -> Response:
+    """Sends a part, nothing for so many seconds, and another part."""
+    seconds = request.args.get("seconds", 0.0, float)
+
+    async def generate() -> AsyncGenerator[str]:
+        yield "data: begin\n\n"
+        await asyncio.sleep(seconds)
+        yield "data: end\n\n"
+
+    return Response(generate(), content_type="text/event-stream")
+
+
 @blueprint.post("/unread")
 async def unread() -> str:
     return "not read"
@@ -148,6 +161,11 @@ def plain() -> str:
 async def answer() -> None:
     while True:
         await websocket.send(await websocket.receive())
+
+
+@blueprint.websocket("/scheme")
+async def websocket_scheme() -> None:
+    await websocket.send(f"{websocket.scheme} {websocket.remote_addr}")
 
 
 @blueprint.get("/error")
