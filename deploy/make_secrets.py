@@ -3,7 +3,8 @@
 Needs nothing but Python. Each secret is a file of its own; with `--readers NAME=GID` a file belongs to that group and
 only it may read, so that a container gets what its group may read although all see the same volume.
 `users.sql` is the database server's init-file: it is run at every start, so the passwords in the database are always
-those of these files.
+those of these files. A secret that was edited or put back by hand is written anew without the space around it, since
+not all that read it leave that out.
 """
 
 import argparse
@@ -33,28 +34,62 @@ def make_secrets(directory: Path, data: Path | None, readers: dict[str, int], *,
         )
     for name in NAMES if renew else missing:
         _write(directory / name, secrets.token_hex(32), readers.get(name))
+    for name in NAMES:
+        text = read(directory / name)
+        if (directory / name).read_bytes() != text.encode() or not _may_read(directory / name, readers.get(name)):
+            _write(directory / name, text, readers.get(name))
     made = ", ".join(NAMES if renew else missing) or "none, all are there"
     print(f"secrets made: {made}")
     _write(directory / "users.sql", _users_sql(directory, initialised=initialised), readers.get("users.sql"))
+
+
+def read(path: Path) -> str:
+    """Returns a secret. Raises SystemExit with a sentence where it is none that every program can read."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig").strip()
+    except OSError as error:
+        raise SystemExit(
+            f"{path}: {error.strerror}. It must belong to the user with the number {os.getuid()}."
+        ) from None
+    except UnicodeDecodeError:
+        raise SystemExit(f"{path} is not in UTF-8: save it in that encoding.") from None
+    if not text or not text.isprintable():
+        raise SystemExit(f"{path} is empty or has characters that cannot be printed: correct it, or delete it.")
+    return text
 
 
 def _users_sql(directory: Path, *, initialised: bool) -> str:
     """Returns users.sql, one statement a line. While a new database is made, root is its image's business."""
     name = os.environ.get("DATABASE_NAME", "tally")
     sql = Template(USERS_SQL.read_text()).substitute(
-        database=name,
-        database_pattern=name.replace("_", "\\_"),
-        service_username=os.environ.get("DB_USERNAME", "tally"),
-        service_password=(directory / "db_password").read_text(),
-        migration_username=os.environ.get("MIGRATION_DB_USERNAME", "tally_migration"),
-        migration_password=(directory / "migration_db_password").read_text(),
+        database=name.replace("`", "``"),
+        database_pattern=_pattern(name),
+        service_username=_text(os.environ.get("DB_USERNAME", "tally")),
+        service_password=_text(read(directory / "db_password")),
+        migration_username=_text(os.environ.get("MIGRATION_DB_USERNAME", "tally_migration")),
+        migration_password=_text(read(directory / "migration_db_password")),
     )
     if initialised:
-        root_password = (directory / "mysql_root_password").read_text()
+        root_password = _text(read(directory / "mysql_root_password"))
         # MySQL's image makes root@localhost and one more, at MYSQL_ROOT_HOST.
         for host in "localhost", "127.0.0.1", "%":
             sql += f"ALTER USER IF EXISTS 'root'@'{host}' IDENTIFIED BY '{root_password}';\n"
-    return sql
+    return f"SET NAMES utf8mb4;\n{sql}"
+
+
+def _text(text: str) -> str:
+    """Returns the text as it stands between single quotes in SQL."""
+    return text.replace("\\", "\\\\").replace("'", "''")
+
+
+def _pattern(name: str) -> str:
+    """Returns the database's name as GRANT takes it, in which _ and % stand for others."""
+    return name.replace("\\", "\\\\").replace("_", "\\_").replace("%", "\\%").replace("`", "``")
+
+
+def _may_read(path: Path, group: int | None) -> bool:
+    found = path.stat()
+    return group is None or (found.st_gid == group and found.st_mode & 0o777 == 0o440)
 
 
 def _write(path: Path, text: str, group: int | None) -> None:
@@ -62,7 +97,7 @@ def _write(path: Path, text: str, group: int | None) -> None:
     new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)
     new.touch(mode=0o600)
-    new.write_text(text)
+    new.write_text(text, encoding="utf-8")
     if group is not None:
         os.chown(new, -1, group)
         new.chmod(0o440)

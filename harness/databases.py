@@ -17,9 +17,9 @@ from string import Template
 from typing import Any
 
 import pymysql
-from dotenv import dotenv_values
 
 from harness.processes import container_name, free_port, stop, wait_until
+from service.platform import quartenv
 from service.platform.settings import ROOT
 
 PREFIX = "tally_test_"
@@ -124,7 +124,7 @@ class Database:
 
 def configured_server() -> DatabaseServer | None:
     """Returns the server that DB_HOST, in the environment or .quartenv, names; None if it is not set."""
-    configured = {**dotenv_values(ROOT / ".quartenv"), **os.environ}
+    configured = {**quartenv.read(ROOT / ".quartenv"), **os.environ}
     host = configured.get("DB_HOST")
     if not host:
         return None

@@ -12,9 +12,9 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal, TypeVar, cast
 
-from dotenv import load_dotenv
 from environs import EnvError, FileAwareEnv, ValidationError, validate
 
+from service.platform import quartenv
 from service.platform.token_file import Token, parse_tokens
 
 _T = TypeVar("_T")
@@ -84,8 +84,8 @@ def load_migration_settings() -> MigrationSettings:
 
 def load(read: Callable[[FileAwareEnv], _T]) -> _T:
     """Returns what `read` makes of the environment and .quartenv. Raises SettingsError."""
-    load_dotenv(ROOT / ".quartenv")
     try:
+        quartenv.load(ROOT / ".quartenv")
         return read(FileAwareEnv(strip_whitespace=True))
     except (EnvError, ValueError) as error:
         raise SettingsError(

@@ -69,8 +69,7 @@ def test_a_setting_that_the_service_refuses_ends_the_start_at_once(
 def test_settings_come_from_quartenv_and_the_environment_goes_before_it(fresh: Installation) -> None:
     wanted, unwanted = fresh.settings.pop("HTTP_PORT"), str(free_port())
     (fresh.directory / ".quartenv").write_text(
-        f"HTTP_PORT={wanted}\nWEB_PORT={unwanted}\nDATABASE_NAME=other_name\n"
-        "SECRET_KEY='a \"%s\" $(id) `id` \\\\ key'\n"
+        f"HTTP_PORT={wanted}\nWEB_PORT={unwanted}\nDATABASE_NAME=other_name\nSECRET_KEY='a \"%s\" $(id) `id` \\ key'\n"
     )
     fresh.settings["DATABASE_NAME"] = "own_name"
     process = fresh.up()
@@ -84,7 +83,7 @@ def test_settings_come_from_quartenv_and_the_environment_goes_before_it(fresh: I
 
 def test_a_quartenv_that_cannot_be_read_is_named(fresh: Installation) -> None:
     (fresh.directory / ".quartenv").mkdir()
-    assert f"run: {fresh.directory}/.quartenv cannot be read." in refused(fresh)
+    assert f"{fresh.directory}/.quartenv cannot be read: Is a directory." in refused(fresh)
 
 
 @pytest.mark.any_database

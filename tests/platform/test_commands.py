@@ -66,6 +66,29 @@ def answers(client: httpx.Client) -> bool:
         return False
 
 
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        (["alembic", "current"], b"DB_PASSWORD=ab$cd9\n"),
+        (["alembic", "current"], b"my-key=1\n"),
+        (["alembic", "current"], "A=naïve\n".encode("utf-16")),
+        (["quart", "routes"], b"DB_PASSWORD=ab$cd9\n"),
+        (["quart", "routes"], b"DB_PASSWORD='ab${cd9}'\n"),
+        # In UTF-16 it is a traceback of the `quart` command, which reads the file by itself before anything of ours.
+    ],
+)
+def test_a_quartenv_that_is_malformed_is_said_in_one_sentence(
+    checkout: Path, bare_environment: dict[str, str], command: list[str], text: bytes
+) -> None:
+    (checkout / ".quartenv").write_bytes(text)
+    environment = {**bare_environment, "QUART_APP": "service.asgi:app"}
+    ended = subprocess.run([BIN / command[0], *command[1:]], cwd=checkout, env=environment, capture_output=True)
+    assert ended.returncode != 0
+    (line,) = filter(None, ended.stderr.decode().splitlines())
+    assert line.startswith(str(checkout / ".quartenv"))
+    assert "cd9" not in line
+
+
 def test_alembic_quart_and_hypercorn_work_with_quartenv_alone(checkout: Path, bare_environment: dict[str, str]) -> None:
     upgraded = subprocess.run(
         [BIN / "alembic", "upgrade", "head"], cwd=checkout, env=bare_environment, capture_output=True, text=True
