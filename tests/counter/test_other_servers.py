@@ -11,6 +11,7 @@ import pytest
 
 from harness.databases import Database, DatabaseServer
 from harness.processes import Hypercorn, is_ready, wait_until
+from harness.proxy import proxy
 from service.platform.settings import ROOT
 from tests.conftest import MakeApp, Start
 from tests.counter.audit import audit
@@ -192,3 +193,16 @@ async def test_hits_that_exceed_the_packet_together_are_counted_in_several(root:
             answers = await asyncio.gather(*asked)
     assert sorted(answer.last for answer in answers) == list(range(1, 401))
     assert audit(root) == 400
+
+
+async def test_a_connection_that_was_reset_is_not_used_again(
+    database: Database, make_app: MakeApp, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with proxy(database.server.port) as here:
+        app = make_app(DB_PORT=here.port)
+        async with asyncio.timeout(10), app.test_app():
+            for number in range(1, 4):
+                assert (await app.extensions["lanes"].hit("page")).last == number
+                here.reset()
+                await asyncio.sleep(0.05)
+    assert "connection lost" not in capsys.readouterr().err

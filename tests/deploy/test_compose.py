@@ -84,11 +84,12 @@ def test_every_container_may_do_nothing_but_its_work(service: str, stack: Stack)
         assert host["LogConfig"]["Type"] == "local"
         assert {"max-size", "max-file"} <= set(host["LogConfig"]["Config"])
         assert host["RestartPolicy"]["Name"] == ("unless-stopped" if service in RUNNING else "no")
-        for options in host["Tmpfs"].values():
+        for options in host.get("Tmpfs", {}).values():
             assert {"noexec", "nosuid", "nodev"} < set(options.split(","))
             assert "size=" in options
         writable = {mount["Destination"] for mount in found["Mounts"] if mount["RW"]}
-        assert writable == {"mysql": {"/var/lib/mysql"}, "secrets": {"/run/secrets"}}.get(service, set())
+        expected = {"mysql": {"/var/lib/mysql"}, "secrets": {"/run/secrets"}, "nginx": {"/tmp"}}
+        assert writable == expected.get(service, set())
 
 
 @pytest.mark.parametrize("service", [*RUNNING, *ONE_SHOTS])

@@ -1,6 +1,8 @@
 """The files of deploy/ that are laid over docker-compose.prod.yml, and the settings that it takes."""
 
 import json
+import socket
+import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,3 +113,41 @@ def test_settings_are_taken_from_quartenv_and_the_environment_but_what_the_bundl
     assert httpx.post(stack.url, content=b"b" * 2049).status_code == 413
     assert httpx.post(stack.url, content=b"b" * 2048).status_code != 413
     assert stack.compose("exec", "web", "printenv", "DB_HOST").stdout == "mysql\n"
+
+
+def said_by(container: str) -> list[str]:
+    """Returns the lines of its log that are no JSON."""
+    logs = subprocess.run(["docker", "logs", container], capture_output=True, text=True, check=True)
+    return [line for line in (logs.stdout + logs.stderr).splitlines() if not line.startswith("{")]
+
+
+UPLOAD = 100_000_000
+"""Bytes; more than the memory that an ordinary container has for files."""
+
+
+def test_a_clone_that_nobody_else_may_read_says_a_port_in_use_and_then_serves_large_uploads(own: Stack) -> None:
+    for path in (own.directory, *own.directory.rglob("*")):
+        path.chmod(path.stat().st_mode & 0o700)
+    (own.directory / ".quartenv").write_text("WORKERS=1\nBODY_TIMEOUT=25\n")
+    stack = own.over("tests/deploy/probe.yml", WEB_REPLICAS="1", MAX_BODY_SIZE=str(UPLOAD))
+    for name in "tests/__init__.py", "tests/platform/__init__.py", "tests/platform/probe.py":
+        (stack.directory / name).chmod(0o644)  # which are mounted, for this test alone
+    for name in "tests", "tests/platform", ".":
+        (stack.directory / name).chmod(0o755)
+
+    with socket.create_server(("127.0.0.1", stack.port)):
+        ended = stack.compose("up", "--detach", "--build", check=False)
+    assert ended.returncode != 0
+    assert "address already in use" in ended.stderr
+    assert inspect(stack.containers("mysql")[0])["State"]["Status"] == "created", "a database was made"
+
+    stack.up()
+    assert stack.mysql("SELECT @@max_connections") == [["300"]], "MySQL has not read its configuration"
+    assert said_by(stack.containers("nginx")[0]) == [f"-- it answers on {stack.url}"]
+    assert not [line for line in said_by(stack.containers("mysql")[0]) if "[Warning]" in line]
+    body = (b"x" * 1_000_000 for _ in range(UPLOAD // 1_000_000))
+    answer = httpx.post(f"{stack.url}/probe/parts", content=body, timeout=60)
+    assert (answer.status_code, answer.text) == (200, str(UPLOAD))
+    (web,) = stack.containers("web")
+    check = inspect(web)["Config"]["Healthcheck"]["Test"][1:]
+    assert docker("exec", web, *check) == "ready\n"

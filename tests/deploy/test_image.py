@@ -1,4 +1,5 @@
 import json
+import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,7 @@ def run(image: str, *command: str) -> str:
 
 def test_the_image_holds_what_the_service_and_its_jobs_need_and_no_more(tree: Path, image: str) -> None:
     wanted = {"alembic.ini", "hypercorn.toml", "deploy/make_secrets.py", "deploy/database/users.sql"}
+    wanted |= {"deploy/container/start"}
     for package in "service", "migrations":
         files = (tree / package).rglob("*")
         wanted |= {str(path.relative_to(tree)) for path in files if path.is_file()} - set(CLUTTER)
@@ -75,6 +77,27 @@ def test_its_user_is_not_root_can_read_all_and_change_nothing(image: str) -> Non
     assert run(image, "find", "/srv", "/opt/venv", "!", "-readable") == ""
     assert run(image, "find", "/srv", "/opt/venv", "-writable", "!", "-type", "l") == ""
     assert run(image, "python", "-c", "import alembic, hypercorn, service, uvloop; print('fine')") == "fine\n"
+
+
+@pytest.mark.parametrize(("workers", "memory", "fit"), [("8", "512m", 5), ("256", "1g", 12), ("1", "128m", 0)])
+def test_more_workers_than_fit_into_the_memory_are_refused(image: str, workers: str, memory: str, fit: int) -> None:
+    command = ["docker", "run", "--rm", "--memory", memory, "--env", f"WORKERS={workers}", image]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 78
+    assert ended.stderr.startswith(f"WORKERS={workers} do not fit into ")
+    assert f", {fit} do." in ended.stderr
+
+
+def test_nginx_has_a_worker_for_each_processor_of_the_containers_share(tree: Path) -> None:
+    tag = f"tally-test-nginx-{uuid.uuid4().hex[:8]}"
+    docker("build", "--quiet", "--file", str(tree / "deploy/Dockerfile"), "--target", "nginx", "--tag", tag, str(tree))
+    try:
+        script = "/bundle/deploy/nginx/render /tmp/nginx; cat /tmp/nginx/rendered/main.conf"
+        settings = ("--env", "LISTEN=0.0.0.0:80", "--env", "UPSTREAM=127.0.0.1:1")
+        run = ("run", "--rm", "--user", "101", *settings, "--cpus", "0.5", "--entrypoint", "sh", tag, "-c", script)
+        assert docker(*run) == "worker_processes 1;\n"
+    finally:
+        docker("rmi", tag)
 
 
 def test_a_change_of_the_code_rebuilds_one_layer(tree: Path, image: str) -> None:

@@ -1,5 +1,6 @@
 import json
 import re
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.nginx import Nginx, Upstream, nginx, render, upstream
+from harness.nginx import PATH, Nginx, Upstream, nginx, render, upstream
 from harness.processes import wait_until
 from service.platform.settings import ROOT
 
@@ -171,3 +172,52 @@ def test_a_client_who_sends_too_much_is_told_when_to_come_back_and_others_are_se
 
 def test_without_a_rate_there_is_no_limit(proxy: Nginx, service: Upstream) -> None:
     assert {proxy.get().status for _ in range(100)} == {200}
+
+
+@pytest.mark.parametrize(
+    ("file", "resolver"),
+    [
+        ("search x\nnameserver 10.89.0.1\nnameserver 10.89.0.2\n", "10.89.0.1"),
+        ("# nameserver 1.1.1.1\nnameserver\tfd00::1\noptions ndots:0\n", "[fd00::1]"),
+        ("nameserver fe80::1%eth0\n", "[fe80::1]"),
+    ],
+)
+def test_the_resolver_is_the_first_of_a_file(file: str, resolver: str, tmp_path: Path) -> None:
+    (tmp_path / "resolv.conf").write_text(file)
+    rendered = render(
+        tmp_path / "nginx", LISTEN="127.0.0.1:1", UPSTREAM="web:8000", RESOLVER=str(tmp_path / "resolv.conf")
+    )
+    assert rendered.returncode == 0, rendered.stderr
+    assert f"resolver {resolver} valid=1s" in (tmp_path / "nginx/rendered/http.conf").read_text()
+
+
+def test_a_file_without_a_resolver_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "resolv.conf").write_text("search x\n")
+    rendered = render(
+        tmp_path / "nginx", LISTEN="127.0.0.1:1", UPSTREAM="web:8000", RESOLVER=str(tmp_path / "resolv.conf")
+    )
+    assert rendered.returncode != 0
+    assert "its file names no nameserver" in rendered.stderr
+
+
+def test_there_is_a_worker_for_each_processor_that_may_be_used(tmp_path: Path) -> None:
+    command = [ROOT / "deploy/nginx/render", tmp_path]
+    settings = {"PATH": PATH, "LISTEN": "127.0.0.1:1", "UPSTREAM": "127.0.0.1:2"}
+    subprocess.run(["taskset", "--cpu-list", "0", *command], env=settings, check=True)
+    assert "worker_processes 1;" in (tmp_path / "rendered/main.conf").read_text()
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:80"),
+        ("0.0.0.0", "http://127.0.0.1:80, and on every other address of this machine"),
+        ("::", "http://[::1]:80, and on every other address of this machine"),
+        ("::1", "http://[::1]:80"),
+        ("[::1]", "http://[::1]:80"),
+        ("example.org", "http://example.org:80"),
+    ],
+)
+def test_what_is_printed_can_be_opened(address: str, url: str) -> None:
+    printed = subprocess.run([ROOT / "deploy/nginx/url", address, "80"], capture_output=True, text=True, check=True)
+    assert printed.stdout == f"{url}\n"

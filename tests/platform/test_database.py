@@ -11,7 +11,6 @@ from sqlalchemy import exc, text
 
 from harness.databases import Database
 from harness.processes import Hypercorn, wait_until
-from harness.proxy import proxy
 from service.platform.app import App
 from service.platform.database import OutcomeUnknown, Unavailable, transaction
 from service.platform.settings import ROOT
@@ -182,21 +181,6 @@ async def test_a_password_of_any_characters_lets_the_service_and_the_job_in(
         assert await scalar("SELECT 1") == 1
     job = [sys.executable, "-m", "alembic", "current"]
     await asyncio.to_thread(subprocess.run, job, cwd=ROOT, env={**environment, **given}, check=True)
-
-
-async def test_a_connection_that_was_reset_is_not_used_again(
-    database: Database, make_app: MakeApp, capsys: pytest.CaptureFixture[str]
-) -> None:
-    async with proxy(database.server.port) as here:
-        app = make_app(DB_PORT=here.port)
-        async with asyncio.timeout(10), app.test_app(), app.app_context():
-            client = app.test_client()
-            for number in range(1, 4):
-                assert await (await client.get("/livez")).get_data() == b"alive\n"
-                assert (await app.extensions["lanes"].hit("page")).last == number
-                here.reset()
-                await asyncio.sleep(0.05)
-    assert "connection lost" not in capsys.readouterr().err
 
 
 async def test_a_connection_lost_before_the_commit_is_unavailable(app: App, empty_database: Database) -> None:
