@@ -87,7 +87,7 @@ def test_the_copys_name_stands_where_this_projects_stood(made: Path) -> None:
     compose = (made / "docker-compose.prod.yml").read_text()
     assert f"name: {NAME}\n" in compose
     assert f"MIGRATION_DB_USERNAME: {NAME}_migration" in compose
-    assert f"${{IMAGE_NAME:-{NAME}}}" in compose
+    assert f"${{COMPOSE_PROJECT_NAME:-{NAME}}}" in compose
     assert (made / "README.md").read_text().startswith(f"# {TITLE}\n")
     assert (made / f"deploy/mysql/{NAME}.cnf").exists()
 

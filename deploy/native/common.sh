@@ -4,6 +4,13 @@
 # Where Debian keeps nginx and mariadbd, which is not on everyone's PATH.
 PATH=$PATH:/usr/sbin:/sbin
 
+case $PWD in
+    *[%:]* | *$'\n'*)
+        printf 'run: In %q nothing can run: Alembic and Python cannot take %%, : or a new line in a path. Move it.\n' "$PWD" >&2
+        exit 1
+        ;;
+esac
+
 say() { printf -- '-- %s\n' "$*"; }
 
 fail() {

@@ -4,12 +4,23 @@ At the end of a client's stream Hypercorn 0.18 (`asyncio/tcp_server.py`) waits f
 keep_alive_timeout, before it closes the connection (CLOSE-WAIT): after bursts a worker has no descriptors left.
 """
 
+import asyncio
 import functools
 import logging
+import os
 import sys
+from collections.abc import AsyncGenerator
 
 from hypercorn.asyncio.tcp_server import TCPServer
 from quart import Quart
+
+ENOUGH = 4_096
+"""Files that a worker should be allowed to open: what each worker of nginx takes (nginx.conf)."""
+
+INTERVAL = 1.0
+"""Seconds between two looks whether a file can still be opened."""
+
+WAY_OUT = "raise the hard limit of open files (ulimit -Hn, LimitNOFILE= of systemd, ulimits of Compose)"
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +32,13 @@ def register(app: Quart) -> None:
     async def prepare() -> None:
         _close_at_end_of_stream()
         _raise_descriptors()
+
+    @app.while_serving
+    async def watch() -> AsyncGenerator[None]:
+        watching = asyncio.create_task(_say_when_no_file_can_be_opened())
+        yield
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
 
 
 @functools.cache
@@ -55,3 +73,26 @@ def _raise_descriptors() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < ENOUGH:
+        log.warning("this worker may open %d files, and nginx may bring %d connections: %s", hard, ENOUGH, WAY_OUT)
+
+
+async def _say_when_no_file_can_be_opened() -> None:
+    """Logs when it begins and when it ends. Nothing else would: uvloop closes what it cannot accept, in silence."""
+    before = ""
+    while True:
+        reason = _reason_against_a_file()
+        if reason and not before:
+            log.error("no file can be opened (%s): new connections are closed unanswered; %s", reason, WAY_OUT)
+        elif before and not reason:
+            log.warning("files can be opened again")
+        before = reason
+        await asyncio.sleep(INTERVAL)
+
+
+def _reason_against_a_file() -> str:
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return str(error.strerror)
+    return ""

@@ -10,7 +10,6 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from alembic.config import Config
 from alembic.script import ScriptDirectory
 from quart import Response
 from sqlalchemy import exc, text
@@ -42,7 +41,7 @@ class Readiness:
     def __init__(self, app: App) -> None:
         self._settings = app.settings
         self._app = app
-        scripts = ScriptDirectory.from_config(Config(ROOT / "alembic.ini"))
+        scripts = ScriptDirectory(str(ROOT / "migrations"))
         self._known = {script.revision for script in scripts.walk_revisions()}
         self._needed = set(scripts.get_heads())
         self._engine: AsyncEngine | None = None

@@ -3,14 +3,18 @@
 import resource
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import psutil
 import pytest
 
 from harness.databases import Database
-from harness.processes import Hypercorn, wait_until
+from harness.processes import Hypercorn, free_port, stop, wait_until
+from service.platform.client_connections import ENOUGH
 from tests.conftest import Start
 
 pytestmark = pytest.mark.any_database
@@ -130,3 +134,33 @@ def test_a_worker_may_open_as_many_files_as_the_system_allows(
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     (worker,) = server.workers()
     assert resource.prlimit(worker.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+
+
+def test_a_worker_says_that_it_may_open_too_few_files_and_when_it_has_no_more(database: Database, start: Start) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    server = start(app="tests.platform.probe:app", workers=1)
+    (worker,) = server.workers()
+    assert server.logged("nginx may bring") == (hard < ENOUGH)
+    resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (worker.num_fds() + 10, before[1]))
+    with ExitStack() as stack:
+
+        def is_said_to_one_more() -> bool:
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=10))
+            return server.logged("no file can be opened (Too many open files)")
+
+        wait_until(is_said_to_one_more, limit=LIMIT, log=server.log)
+    wait_until(lambda: server.logged("files can be opened again"), limit=LIMIT, log=server.log)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+        read(client)
+
+
+def test_a_low_hard_limit_is_said_at_the_start(database: Database, environment: dict[str, str], tmp_path: Path) -> None:
+    script = 'ulimit -n 1000; exec "$@"'
+    command = ["bash", "-c", script, "-", sys.executable, "-m", "quart", "--app", "service.asgi:app", "run"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen([*command, "--port", str(free_port())], env=environment, stdout=log, stderr=log)
+    try:
+        wait_until(lambda: "may open 1000 files" in (tmp_path / "log").read_text(), process=process)
+    finally:
+        stop(process)

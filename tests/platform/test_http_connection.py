@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import httpx
 import pytest
@@ -145,6 +145,20 @@ def test_headers_that_come_too_slowly_end_the_connection(service: Hypercorn) -> 
         begun = time.monotonic()
         assert connection.makefile("rb").read() == b""
         assert IDLE / 2 < time.monotonic() - begun < IDLE * 3
+
+
+def test_hundreds_of_silent_clients_and_half_requests_keep_nobody_waiting_and_are_closed(service: Hypercorn) -> None:
+    (worker,) = service.workers()
+    before = worker.num_fds()
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connect(service)) for _ in range(600)]
+        for client in clients[::3]:
+            client.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Half")
+        for client in clients[::2]:
+            client.sendall(b"GE")
+        assert httpx.get(f"{service.url}/livez").text == "alive\n"
+        wait_until(lambda: worker.num_fds() <= before + 1, limit=5 * IDLE)
+        assert httpx.get(f"{service.url}/livez").text == "alive\n"
 
 
 def test_head_has_the_headers_and_no_body(service: Hypercorn) -> None:
