@@ -168,7 +168,9 @@ def ask(environment: Environment, method: str, path: str, *, any_status: bool = 
     """Sends a request outside the run's statistics. Raises TargetError unless it is answered well."""
     host = (environment.host or "").rstrip("/")
     try:
-        answer = requests.request(method, host + path, timeout=TIMEOUT, headers=token_header(environment))
+        with requests.Session() as session:
+            session.trust_env = False  # no proxy of the environment's, as Locust's own requests
+            answer = session.request(method, host + path, timeout=TIMEOUT, headers=token_header(environment))
     except requests.RequestException as error:
         raise TargetError(
             f"{host} does not answer ({type(error).__name__}): start it (./run up, or docker-compose -f "

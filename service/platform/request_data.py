@@ -55,9 +55,24 @@ async def body(kind: type[_T]) -> _T:
     if request.mimetype != "application/json":
         raise UnsupportedMediaType("The body must be application/json.")
     try:
-        return msgspec.json.decode(data, type=kind)
+        try:
+            return msgspec.json.decode(data, type=kind)
+        except msgspec.ValidationError:
+            return msgspec.convert(_whole(msgspec.json.decode(data)), kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedBody(str(error)) from None
+
+
+def _whole(value: Any) -> Any:
+    """Returns the value with 2.0 as 2, which JSON Schema takes for an integer and msgspec does not."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case list():
+            return [_whole(one) for one in value]
+        case dict():
+            return {name: _whole(one) for name, one in value.items()}
+    return value
 
 
 def query(kind: type[_T]) -> _T:

@@ -156,6 +156,16 @@ def test_a_malformed_body_is_refused_and_not_counted(
     assert client.get(f"/counters/{name}").json()["value"] == 0
 
 
+@pytest.mark.parametrize("amount", ["2", "2.0", "2e0", "0.2e1", "2.000000000000000000"])
+def test_an_amount_is_any_number_that_json_schema_takes_for_an_integer(
+    client: httpx.Client, name: str, amount: str
+) -> None:
+    client.put(f"/counters/{name}")
+    body = f'{{"amount": {amount}}}'
+    answer = client.post(f"/counters/{name}/hits", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["last"]) == (200, 2)
+
+
 @pytest.mark.parametrize(
     "path",
     ["?limit=0", "?limit=101", "?limit=x", "?limit=", "?after=%27", "/a/receipts/xyz", f"/a/receipts/{'A' * 32}"],
