@@ -1,6 +1,11 @@
 # shellcheck shell=bash
 # What ./run and the scripts of this folder share: sourced in the repository's root, whose tasks they carry out.
 
+# What somebody may have set for another purpose, and what would make cd and Python do something else here, and bash refuse
+# tasks with a - in their names.
+unset CDPATH PYTHONHOME PYTHONINSPECT POSIXLY_CORRECT
+set +o posix
+
 # Where Debian keeps nginx and mariadbd, which is not on everyone's PATH.
 PATH=$PATH:/usr/sbin:/sbin
 

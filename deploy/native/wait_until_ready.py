@@ -15,11 +15,11 @@ LIMIT = 60.0  # seconds
 LOGS = Path(".run/logs")
 
 
-def wait_until_ready(service_port: int, nginx_address: str, nginx_port: int, logged: int) -> None:
-    """`logged`: the bytes that supervisord.log had before this start. Raises SystemExit with what is wrong."""
+def wait_until_ready(service_port: int, nginx_address: str, nginx_port: int) -> None:
+    """Raises SystemExit with what is wrong."""
     end = time.monotonic() + LIMIT
     while True:
-        if ended := re.search(rb"(?:exited: |spawnerr: )(?!migrate \(exit status 0)(\w+)", _supervisor_log(logged)):
+        if ended := re.search(rb"(?:exited: |spawnerr: )(?!migrate \(exit status 0)(\w+)", _logged("supervisord")):
             name = ended[1].decode()
             raise SystemExit(f"{name} ended. {_log_end(name)}")
         wrong = _wrong("127.0.0.1", service_port, "/readyz", "hypercorn") or _wrong(
@@ -51,16 +51,21 @@ def _wrong(address: str, port: int, path: str, name: str) -> str:
     return f"{name} answers {response.status} to {path}: {detail or _log_end(name)}"
 
 
-def _supervisor_log(start: int) -> bytes:
-    with (LOGS / "supervisord.log").open("rb") as file:
-        file.seek(start)
-        return file.read()
+def _logged(name: str) -> bytes:
+    """Returns what a program has logged since the start."""
+    path = LOGS / f"{name}.log"
+    text = path.read_bytes() if path.exists() else b""
+    before = _before.get(str(path), 0)
+    return text[before:] if before <= len(text) else text  # a new file, where it was rotated
 
 
 def _log_end(name: str) -> str:
-    path = LOGS / f"{name}.log"
-    lines = path.read_text(errors="replace").splitlines()[-15:] if path.exists() else []
-    return "\n".join([f"The end of {path}:", *lines])
+    lines = _logged(name).decode(errors="replace").splitlines()[-15:]
+    return "\n".join([f"The end of {LOGS / name}.log:", *lines])
+
+
+_before: dict[str, int] = {}
+"""The bytes that each log had before this start, by its path."""
 
 
 def main() -> None:
@@ -68,9 +73,12 @@ def main() -> None:
     parser.add_argument("service_port", type=int, help="where Hypercorn listens on 127.0.0.1")
     parser.add_argument("nginx_address")
     parser.add_argument("nginx_port", type=int)
-    parser.add_argument("--logged", type=int, default=0, metavar="BYTES", help="of supervisord.log before this start")
+    parser.add_argument("--logged", type=Path, metavar="FILE", help="what `wc -c` said of the logs before this start")
     arguments = parser.parse_args()
-    wait_until_ready(arguments.service_port, arguments.nginx_address, arguments.nginx_port, arguments.logged)
+    if arguments.logged:
+        sizes = (line.split(maxsplit=1) for line in arguments.logged.read_text().splitlines())
+        _before.update({name: int(size) for size, name in sizes})
+    wait_until_ready(arguments.service_port, arguments.nginx_address, arguments.nginx_port)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from harness.databases import Database
@@ -64,6 +65,49 @@ def test_a_setting_that_the_service_refuses_ends_the_start_at_once(
     said = refused(fresh, **{setting: value})
     assert "hypercorn ended. The end of .run/logs/hypercorn.log:" in said
     assert setting.lower() in said.lower()
+
+
+def test_what_is_shown_of_a_log_is_of_this_start(fresh: Installation) -> None:
+    logs = fresh.directory / ".run/logs"
+    logs.mkdir(parents=True)
+    (logs / "hypercorn.log").write_text("of an earlier start\n" * 20)
+    said = refused(fresh, WORKERS="two")
+    assert "of an earlier start" not in said
+    assert "invalid int value: 'two'" in said
+
+
+def test_a_supervisor_that_ends_is_noticed_at_once(fresh: Installation) -> None:
+    (fresh.directory / "deploy/native/supervisord.conf").write_text("[supervisord]\nnodaemon = perhaps\n")
+    said = refused(fresh)
+    assert "run: The supervisor has ended" in said
+    assert "does not answer" not in said
+
+
+def test_variables_that_are_meant_for_others_change_nothing(fresh: Installation) -> None:
+    fresh.settings.update(
+        CDPATH="/tmp:/",
+        PYTHONHOME="/nonexistent",
+        PYTHONINSPECT="1",
+        POSIXLY_CORRECT="1",
+        PIP_USER="1",
+        GIT_DIR="/nonexistent",
+        MYSQL_TCP_PORT="1",
+        MYSQL_UNIX_PORT="/nonexistent/socket",
+        MYSQL_HOME="/nonexistent",
+        TMPDIR="/nonexistent",
+        LC_ALL="xx_XX.ISO-8859-9",
+        TZ="Asia/Kathmandu",
+        PYTHONIOENCODING="latin-1",
+        PYTHONWARNINGS="error",
+        http_proxy="http://127.0.0.1:1",
+        HOME="/nonexistent",
+    )
+    fresh.up()
+    assert httpx.get(f"{fresh.url}/livez").text == "alive\n"
+    assert fresh.run("./run", "db", "-N", given="SELECT 'client'").stdout.split()[-1] == "client"
+    assert "service" in fresh.run("./run", "shell", given="print(app.name)\n").stdout
+    assert fresh.run("./run", "migrate", "current").returncode == 0
+    assert fresh.interrupt() == 0
 
 
 def test_settings_come_from_quartenv_and_the_environment_goes_before_it(fresh: Installation) -> None:
