@@ -5,8 +5,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
+import pymysql
 import pytest
 
 from harness.databases import Database, DatabaseServer
@@ -206,3 +208,57 @@ async def test_a_connection_that_was_reset_is_not_used_again(
                 here.reset()
                 await asyncio.sleep(0.05)
     assert "connection lost" not in capsys.readouterr().err
+
+
+@contextmanager
+def limited(database: Database, connections: int) -> Iterator[None]:
+    """The service's user may have so many connections at once."""
+    user = f"'{database.environment['DB_USERNAME']}'@'%'"
+    database.server.execute(f"ALTER USER {user} WITH MAX_USER_CONNECTIONS {connections}")
+    try:
+        yield
+    finally:
+        database.server.execute(f"ALTER USER {user} WITH MAX_USER_CONNECTIONS 0")
+
+
+def test_an_account_with_few_connections_serves_and_stays_ready_once_it_was(root: Database, start: Start) -> None:
+    with limited(root, 2):
+        service = start(LANE_POOL_SIZE=1)
+        for _ in range(3):
+            assert httpx.get(f"{service.url}/").status_code == httpx.codes.OK
+        user, password = root.environment["DB_USERNAME"], root.environment["DB_PASSWORD"]
+        with pymysql.connect(host="127.0.0.1", port=root.server.port, user=user, password=password):
+            assert is_ready(service)
+            assert httpx.get(f"{service.url}/").status_code == httpx.codes.OK
+    assert audit(root) == 4
+
+
+def test_a_worker_that_finds_no_connection_at_its_start_is_not_ready_and_says_so(root: Database, start: Start) -> None:
+    user, password = root.environment["DB_USERNAME"], root.environment["DB_PASSWORD"]
+    with limited(root, 1):
+        with pymysql.connect(host="127.0.0.1", port=root.server.port, user=user, password=password):
+            service = start(ready=False)
+            assert "it has no room for more connections" in reason(service)
+        wait_until(lambda: is_ready(service))
+
+
+def test_the_migration_job_waits_for_room(
+    empty_database: Database, environment: dict[str, str], tmp_path: Path
+) -> None:
+    if not empty_database.server.is_root:
+        pytest.skip("needs MYSQL_ROOT_PASSWORD")
+    own = {name.removeprefix("MIGRATION_"): value for name, value in empty_database.environment.items()}
+    log = tmp_path / "log"
+    with limited(Database(empty_database.server, empty_database.name, own), 1), log.open("w") as file:
+        with pymysql.connect(
+            host="127.0.0.1", port=empty_database.server.port, user=own["DB_USERNAME"], password=own["DB_PASSWORD"]
+        ):
+            job = subprocess.Popen(
+                [sys.executable, "-m", "alembic", "upgrade", "head"],
+                cwd=ROOT,
+                env=environment,
+                stdout=file,
+                stderr=file,
+            )
+            wait_until(lambda: "waiting for the database" in log.read_text(), process=job, log=log)
+        assert job.wait(30) == 0, log.read_text()
