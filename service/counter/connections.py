@@ -127,7 +127,7 @@ class LaneConnection:
         self.is_lost = False
         self.is_read_only = False
         """Whether the server takes no writes. After a failover another one does, which a new connection may reach."""
-        self.has_counted = False
+        self.may_have_counted = False
         """Whether it may have counted: it sent the statements, and the server did not refuse them."""
         self._in_transaction = False
         self._connection = connection
@@ -162,13 +162,13 @@ class LaneConnection:
             _RECEIPT.format(key=one.key.hex(), id=counter_id, total=plan.total, first=one.first, last=one.last)
             for one in plan.receipts
         )
-        self.has_counted = True
+        self.may_have_counted = True
         try:
             identifiers = await self._run_all(
                 _COUNT.format(id=counter_id, total=plan.total, largest=LARGEST, receipts=receipts)
             )
         except StatementRefused as error:
-            self.has_counted = False
+            self.may_have_counted = False
             if error.code != ER_DATA_OUT_OF_RANGE:
                 raise
             return None

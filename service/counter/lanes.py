@@ -22,7 +22,8 @@ A batch of hits is in one of three states:
 | given up      | leaves the lost connections to the next batch,    |                                                  |
 |               | which begins with recovery                        |                                                  |
 
-The row's lock makes recovery exact: whatever happened before is over and visible.
+The row's lock makes recovery exact: whatever happened before is over and visible. A batch that the server refuses as too
+large puts half of its hits back into the queue before it tries again.
 """
 
 import asyncio
@@ -208,7 +209,7 @@ class Lane:
             finally:
                 if connection is not None and connection.is_lost:
                     self.lost.append(connection.name)
-                    batch.in_doubt = batch.in_doubt or connection.has_counted
+                    batch.in_doubt = batch.in_doubt or connection.may_have_counted
             batch.needs_recovery = True
             batch.refuse_late(asyncio.get_running_loop().time())
             if not batch.is_awaited:
