@@ -22,8 +22,8 @@ A batch of hits is in one of three states:
 | given up      | leaves the lost connections to the next batch,    |                                                  |
 |               | which begins with recovery                        |                                                  |
 
-The row's lock makes recovery exact: whatever happened before is over and visible. A batch that the server refuses as too
-large puts half of its hits back into the queue before it tries again.
+The row's lock makes recovery exact: whatever happened before is over and visible. A batch that the server refuses as
+too large puts half of its hits back into the queue before it tries again.
 """
 
 import asyncio

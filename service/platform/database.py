@@ -138,9 +138,9 @@ def password_for_driver(password: str) -> str:
 
 def _leave_what_is_of_no_use(context: Any) -> None:
     """Takes a connection out of the pool that the server has ended, or to a server that takes no writes any longer."""
-    error = context.original_exception
-    code = error.args[0] if getattr(error, "args", ()) else 0
-    context.is_disconnect = context.is_disconnect or code in CONNECTION_ENDED | READ_ONLY
+    code = next(iter(context.original_exception.args), 0)
+    if isinstance(code, int) and code in CONNECTION_ENDED | READ_ONLY:
+        context.is_disconnect = True
 
 
 def _refuse_unless_durable(connection: Any, _record: object) -> None:
