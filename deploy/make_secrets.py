@@ -36,7 +36,7 @@ def make_secrets(directory: Path, data: Path | None, readers: dict[str, int], *,
         _write(directory / name, secrets.token_hex(32), readers.get(name))
     for name in NAMES:
         text = read(directory / name)
-        if (directory / name).read_bytes() != text.encode() or not _may_read(directory / name, readers.get(name)):
+        if (directory / name).read_bytes() != text.encode() or not _has_reader(directory / name, readers.get(name)):
             _write(directory / name, text, readers.get(name))
     made = ", ".join(NAMES if renew else missing) or "none, all are there"
     print(f"secrets made: {made}")
@@ -44,7 +44,7 @@ def make_secrets(directory: Path, data: Path | None, readers: dict[str, int], *,
 
 
 def read(path: Path) -> str:
-    """Returns a secret. Raises SystemExit with a sentence where it is none that every program can read."""
+    """Returns a secret. Raises SystemExit if the file is unreadable, empty, not UTF-8, or has control characters."""
     try:
         text = path.read_bytes().decode("utf-8-sig").strip()
     except OSError as error:
@@ -64,20 +64,20 @@ def _users_sql(directory: Path, *, initialised: bool) -> str:
     sql = Template(USERS_SQL.read_text()).substitute(
         database=name.replace("`", "``"),
         database_pattern=_pattern(name),
-        service_username=_text(os.environ.get("DB_USERNAME", "tally")),
-        service_password=_text(read(directory / "db_password")),
-        migration_username=_text(os.environ.get("MIGRATION_DB_USERNAME", "tally_migration")),
-        migration_password=_text(read(directory / "migration_db_password")),
+        service_username=_sql_text(os.environ.get("DB_USERNAME", "tally")),
+        service_password=_sql_text(read(directory / "db_password")),
+        migration_username=_sql_text(os.environ.get("MIGRATION_DB_USERNAME", "tally_migration")),
+        migration_password=_sql_text(read(directory / "migration_db_password")),
     )
     if initialised:
-        root_password = _text(read(directory / "mysql_root_password"))
+        root_password = _sql_text(read(directory / "mysql_root_password"))
         # MySQL's image makes root@localhost and one more, at MYSQL_ROOT_HOST.
         for host in "localhost", "127.0.0.1", "%":
             sql += f"ALTER USER IF EXISTS 'root'@'{host}' IDENTIFIED BY '{root_password}';\n"
     return f"SET NAMES utf8mb4;\n{sql}"
 
 
-def _text(text: str) -> str:
+def _sql_text(text: str) -> str:
     """Returns the text as it stands between single quotes in SQL."""
     return text.replace("\\", "\\\\").replace("'", "''")
 
@@ -87,7 +87,7 @@ def _pattern(name: str) -> str:
     return name.replace("\\", "\\\\").replace("_", "\\_").replace("%", "\\%").replace("`", "``")
 
 
-def _may_read(path: Path, group: int | None) -> bool:
+def _has_reader(path: Path, group: int | None) -> bool:
     found = path.stat()
     return group is None or (found.st_gid == group and found.st_mode & 0o777 == 0o440)
 

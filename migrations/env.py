@@ -18,7 +18,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_de
 from migrations import comparison  # noqa: F401  # how Alembic compares columns
 from service import metadata
 from service.platform import database, logs
-from service.platform.mysql_errors import NO_ROOM, way_out
+from service.platform.mysql_errors import ER_ACCESS_DENIED_NO_PASSWORD, NO_ROOM, way_out
 from service.platform.settings import MigrationSettings, SettingsError, load_migration_settings
 
 log = logging.getLogger("migrations")
@@ -33,7 +33,7 @@ _NOT_THERE = {
     *NO_ROOM,
 }
 
-_NOT_LET_IN = {ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR, ER.BAD_DB_ERROR}
+_NOT_LET_IN = {ER.ACCESS_DENIED_ERROR, ER_ACCESS_DENIED_NO_PASSWORD, ER.DBACCESS_DENIED_ERROR, ER.BAD_DB_ERROR}
 
 
 class Exit(IntEnum):

@@ -11,7 +11,7 @@ PATH=$PATH:/usr/sbin:/sbin
 
 case $PWD in
     *[%:]* | *$'\n'*)
-        printf 'run: In %q nothing can run: Alembic and Python cannot take %%, : or a new line in a path. Move it.\n' "$PWD" >&2
+        printf 'run: Cannot run in %q: Alembic and Python cannot take %%, : or a new line in a path. Move it.\n' "$PWD" >&2
         exit 1
         ;;
 esac

@@ -23,7 +23,7 @@ from service.platform.mysql_errors import (
     CR_ERROR_LAST,
     ER_DATA_OUT_OF_RANGE,
     ER_NO_SUCH_THREAD,
-    READ_ONLY,
+    is_read_only,
 )
 from service.platform.settings import DatabaseSettings
 
@@ -45,14 +45,14 @@ _LOCK = "SELECT count FROM counter WHERE id = %s FOR UPDATE"
 LOOK_UP = """SELECT `key`, first, last FROM receipt
 WHERE `key` IN ({keys}) AND EXISTS (SELECT * FROM counter WHERE id = {id})"""
 TRIES = [
-    text("SELECT GET_LOCK('tally:readiness', 0), IS_USED_LOCK('tally:readiness'), RELEASE_LOCK('tally:readiness')"),
+    text("SELECT IS_USED_LOCK('tally:readiness')"),
     text("UPDATE counter SET count = LAST_INSERT_ID(count + 1) WHERE id = 0"),
     text(
-        "INSERT INTO receipt (`key`, counter_id, first, last, created_at) "
-        "VALUES (UNHEX(REPLACE(UUID(), '-', '')), 0, 1, 1, UTC_TIMESTAMP(6))"
+        "INSERT INTO receipt (`key`, counter_id, first, last, created_at) VALUES "
+        "(IF(GET_LOCK('tally:readiness', 0) IS NULL, NULL, UNHEX(REPLACE(UUID(), '-', ''))), 0, 1, 1, UTC_TIMESTAMP(6))"
     ),
 ]
-"""What readiness tries of what follows. No counter has the id 0."""
+"""What readiness tries of the statements above. No counter has the id 0, and no receipt no key."""
 
 
 class ConnectionLost(Exception):
@@ -109,9 +109,9 @@ class LaneConnections:
         while True:
             pooled = await self._engine.connect()
             try:
-                connection: Any = (await pooled.get_raw_connection()).driver_connection
-                if not driver.is_ended_by_server(connection):
-                    return pooled, LaneConnection(connection, pooled.info["name"], self._settings.statement_timeout)
+                raw: Any = (await pooled.get_raw_connection()).driver_connection
+                if not driver.is_ended_by_server(raw):
+                    return pooled, LaneConnection(raw, pooled.info["name"], self._settings.statement_timeout)
                 await pooled.invalidate()
             except BaseException:
                 await pooled.close()
@@ -225,7 +225,7 @@ class LaneConnection:
             code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
             by_server = isinstance(error, driver.MySQLError) and code and not CR_ERROR_FIRST <= code <= CR_ERROR_LAST
             if by_server and code not in CONNECTION_ENDED:
-                self.is_read_only = self.is_read_only or code in READ_ONLY
+                self.is_read_only = self.is_read_only or is_read_only(error)
                 raise StatementRefused(code, str(error.args[-1])) from error
             self.is_lost = True
             raise ConnectionLost(f"{type(error).__name__}: {error}") from error

@@ -200,8 +200,8 @@ class Lane:
             except (NotConnected, StatementRefused) as error:
                 self._fill(batch)
                 code = error.code if isinstance(error, StatementRefused) else None
-                helped = code in _TRANSIENT or (code == ER_PACKET_TOO_LARGE and self._halve(batch))
-                if not batch.in_doubt and not helped:
+                retry = code in _TRANSIENT or (code == ER_PACKET_TOO_LARGE and self._halve(batch))
+                if not batch.in_doubt and not retry:
                     log.warning("counter %s: %s", self.name, error)
                     batch.refuse(batch.hits, partial(Unavailable, str(error)))
             except ConnectionLost as error:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from inspect import CO_COROUTINE
 from typing import Any, NoReturn
 from urllib.parse import urlsplit, urlunsplit
@@ -66,15 +67,16 @@ class App(Quart):
         return super().ensure_async(func)
 
     def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
-        """Binds the routes to the request. A Host that cannot be one is answered 400, on which Quart 0.22 fails."""
+        """Binds the routes to the request. A Host that cannot be one matches none: 400, on which Quart 0.22 fails."""
         try:
             return super().create_url_adapter(request)
         except BadHost as error:
             assert request is not None
-            request.routing_exception = error
             request.headers["Host"] = ""
             vars(request).pop("host", None)  # a cached property
-            return super().create_url_adapter(request)
+            adapter = super().create_url_adapter(request)
+            adapter.match = partial(_raise, error)  # type: ignore[union-attr, method-assign]
+            return adapter
 
     def raise_routing_exception(self, request: BaseRequestWebsocket) -> NoReturn:
         """Raises what the routing found. A redirect leads to a path, not to whatever Host the client has sent."""
@@ -98,3 +100,7 @@ class App(Quart):
             raise GatewayTimeout(
                 "The request took too long and was given up. Whether it took effect is not known."
             ) from None
+
+
+def _raise(error: Exception, *_: object, **__: object) -> NoReturn:
+    raise error

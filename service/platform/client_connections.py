@@ -15,7 +15,7 @@ from hypercorn.asyncio.tcp_server import TCPServer
 from quart import Quart
 
 ENOUGH = 4_096
-"""Files that a worker should be allowed to open: what each worker of nginx takes (nginx.conf)."""
+"""Files that a worker should be allowed to open; a connection is one."""
 
 INTERVAL = 1.0
 """Seconds between two looks whether a file can still be opened."""
@@ -74,7 +74,7 @@ def _raise_descriptors() -> None:
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard != resource.RLIM_INFINITY and hard < ENOUGH:
-        log.warning("this worker may open %d files, and nginx may bring %d connections: %s", hard, ENOUGH, WAY_OUT)
+        log.warning("this worker may open %d files, and %d are advised: %s", hard, ENOUGH, WAY_OUT)
 
 
 async def _say_when_no_file_can_be_opened() -> None:

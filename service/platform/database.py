@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from service.platform import driver
 from service.platform.app import App
-from service.platform.mysql_errors import CONNECTION_ENDED, CR_ERROR_FIRST, CR_ERROR_LAST, PASSING, READ_ONLY
+from service.platform.mysql_errors import CONNECTION_ENDED, CR_ERROR_FIRST, CR_ERROR_LAST, TRANSIENT, is_read_only
 from service.platform.settings import DatabaseSettings
 
 NAMING_CONVENTION = {
@@ -115,7 +115,7 @@ def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None, c
         **pool,
     )
     run_at_connect(engine.sync_engine, f"SET {NAMES}")
-    event.listen(engine.sync_engine, "handle_error", _leave_what_is_of_no_use)
+    event.listen(engine.sync_engine, "handle_error", _discard_useless_connection)
     if settings.durability == "strict":
         event.listen(engine.sync_engine, "connect", _refuse_unless_durable)
     return engine
@@ -136,10 +136,10 @@ def password_for_driver(password: str) -> str:
     return password.encode().decode("latin-1")
 
 
-def _leave_what_is_of_no_use(context: Any) -> None:
-    """Takes a connection out of the pool that the server has ended, or to a server that takes no writes any longer."""
-    code = next(iter(context.original_exception.args), 0)
-    if isinstance(code, int) and code in CONNECTION_ENDED | READ_ONLY:
+def _discard_useless_connection(context: Any) -> None:
+    """Discards a connection that the server has ended, or whose server has become read-only."""
+    error = context.original_exception
+    if is_read_only(error) or (error.args and error.args[0] in CONNECTION_ENDED):
         context.is_disconnect = True
 
 
@@ -161,7 +161,7 @@ def _refuse_unless_durable(connection: Any, _record: object) -> None:
 async def transaction() -> AsyncIterator[AsyncConnection]:
     """Lends a connection of the worker's pool: commits at the end of the block, rolls back on an error.
 
-    Raises Unavailable if nothing was changed and it may be tried again, OutcomeUnknown if the COMMIT was not answered.
+    Raises Unavailable if nothing was changed and it may be tried again, OutcomeUnknown if the COMMIT failed.
     """
     engine: AsyncEngine = current_app.extensions["engine"]
     async with AsyncExitStack() as stack:
@@ -174,9 +174,15 @@ async def transaction() -> AsyncIterator[AsyncConnection]:
         try:
             yield connection
         except exc.DBAPIError as error:
-            if not _passes(error):
+            if not _is_transient(error):
                 raise
             raise Unavailable(_summary(error)) from error
+        except BaseException:
+            try:
+                await connection.rollback()
+            except exc.DBAPIError:  # it was lost, and the server has rolled back; the block's own error matters
+                await connection.invalidate()
+            raise
         try:
             await connection.commit()
         except exc.DBAPIError as error:
@@ -189,11 +195,11 @@ def error_code(error: exc.DBAPIError) -> int:
     return arguments[0] if arguments and isinstance(arguments[0], int) else 0
 
 
-def _passes(error: exc.DBAPIError) -> bool:
+def _is_transient(error: exc.DBAPIError) -> bool:
     """Whether a later attempt may succeed. By the number: PyMySQL's classes do not tell, and a constraint of a table is
     an OperationalError like a server that stops (PyMySQL/PyMySQL#607)."""
     code = error_code(error)
-    return error.connection_invalidated or code in PASSING or CR_ERROR_FIRST <= code <= CR_ERROR_LAST
+    return error.connection_invalidated or code in TRANSIENT or CR_ERROR_FIRST <= code <= CR_ERROR_LAST
 
 
 def _summary(error: exc.DBAPIError) -> str:

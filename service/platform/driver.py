@@ -49,7 +49,7 @@ class Connection(aiomysql.Connection):  # type: ignore[misc]  # aiomysql has no 
         await self._bounded(super().ping(reconnect))
 
     async def ensure_closed(self) -> None:
-        """Says good-bye and closes; aiomysql leaves a connection open that can no longer be written to."""
+        """Sends COM_QUIT and closes; aiomysql leaves a connection open that can no longer be written to."""
         try:
             with contextlib.suppress(OSError, RuntimeError):
                 await super().ensure_closed()

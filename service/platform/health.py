@@ -26,7 +26,7 @@ TIMEOUT = 1.0
 """Seconds within which the database must answer."""
 
 INTERVAL = 1.0
-"""Seconds between two tries of what requests write, however many ask; in between the last answer holds."""
+"""Seconds for which an answer is used again, however many ask."""
 
 _REVISION = text("SELECT version_num FROM alembic_version")
 _CAPACITY = text("SELECT @@max_connections")
@@ -45,21 +45,34 @@ class Readiness:
         self._known = {script.revision for script in scripts.walk_revisions()}
         self._needed = set(scripts.get_heads())
         self._engine: AsyncEngine | None = None
-        self._look: asyncio.Task[str | None] | None = None
-        self._tried_at = 0.0
-        self._last: str | None = ""
+        self._check: asyncio.Task[tuple[str | None, str]] | None = None
+        self._checked_at = self._ready_at = float("-inf")
+        self._reason: str | None = ""
 
     async def reason_against(self) -> str | None:
         """Returns a sentence that says why the worker is not ready, None if it is."""
         if lifecycle.draining():
             return "This worker is shutting down."
         now = asyncio.get_running_loop().time()
-        if self._look is None or (self._look.done() and now >= self._tried_at + INTERVAL):
-            self._look = asyncio.create_task(self._look_and_log())
+        if self._check is None or (self._check.done() and now >= self._checked_at + INTERVAL):
+            self._checked_at = now
+            self._check = asyncio.create_task(self._check_database())
         # One that takes longer goes on: a login that is broken off is an error to the server, which after a hundred
         # of them takes none of this host any longer (error 1129).
-        await asyncio.wait([self._look], timeout=TIMEOUT)
-        return self._look.result() if self._look.done() else f"The database did not answer within {TIMEOUT:g} s."
+        await asyncio.wait([self._check], timeout=TIMEOUT)
+        if not self._check.done():
+            return self._note(f"The database did not answer within {TIMEOUT:g} s.")
+        return self._note(*self._check.result())
+
+    def _note(self, reason: str | None, cause: str = "") -> str | None:
+        """Returns the reason, and logs it where it is another one than before, with what is for the log alone."""
+        if reason != self._reason:
+            if reason is None:
+                log.info("ready")
+            else:
+                log.warning("not ready: %s", f"{reason} {cause}".strip())
+        self._reason = reason
+        return reason
 
     async def serve(self) -> AsyncGenerator[None]:
         """Runs while the application serves: logs when the worker becomes ready, and why it is not."""
@@ -69,8 +82,9 @@ class Readiness:
         yield
         stopping.set()
         # Neither is cancelled: a connection that is being made or closed in that moment would be left open.
-        await asyncio.gather(waiting, return_exceptions=True)
-        await asyncio.gather(*filter(None, [self._look]), return_exceptions=True)
+        await asyncio.gather(waiting, return_exceptions=True)  # which may begin a check
+        if self._check is not None:
+            await asyncio.wait([self._check])
         await self._engine.dispose()
 
     async def _wait(self, stopping: asyncio.Event) -> None:
@@ -82,33 +96,22 @@ class Readiness:
                 return
         await self._warn_of_too_many_connections()
 
-    async def _look_and_log(self) -> str | None:
-        reason, cause = await self._look_at_database()
-        if reason != self._last:
-            if reason is None:
-                log.info("ready")
-            else:
-                log.warning("not ready: %s", f"{reason} {cause}".strip())
-        self._last = reason
-        return reason
-
-    async def _look_at_database(self) -> tuple[str | None, str]:
-        """Returns the reason against readiness, and what is for the log alone."""
+    async def _check_database(self) -> tuple[str | None, str]:
+        """Returns the reason against readiness, None if there is none, and what is for the log alone."""
         assert self._engine is not None
         try:
             async with self._engine.connect() as connection:
                 revisions = (await connection.execute(_REVISION)).scalars().all()
                 if reason := self._reason_against_revisions(revisions):
                     return reason, ""
-                self._tried_at = asyncio.get_running_loop().time()
                 for statement in self._app.tries:
-                    await connection.execute(statement)
-                await connection.rollback()
+                    await connection.execute(statement)  # rolled back with the connection's end
         except exc.DBAPIError as error:
             return self._reason_against_server(error), str(error.orig)
         except Exception as error:
             log.debug("readiness", exc_info=True)
             return "The database cannot be used.", f"{type(error).__name__}: {error}"
+        self._ready_at = asyncio.get_running_loop().time()
         return None, ""
 
     def _reason_against_server(self, error: exc.DBAPIError) -> str | None:
@@ -117,8 +120,9 @@ class Readiness:
             return self._reason_against_revisions([])
         if isinstance(error.orig, NotDurable):
             return str(error.orig.args[1])
-        if code in NO_ROOM and self._last is None:
-            return None  # it was ready, and its own connections still serve
+        recently = self._ready_at + self._settings.database.idle_timeout // 2
+        if code in NO_ROOM and asyncio.get_running_loop().time() < recently:
+            return None  # the connections that it had then still serve (pool_recycle)
         return f"The database cannot be used (error {code}){way_out(code)}."
 
     def _reason_against_revisions(self, found: Sequence[str]) -> str | None:

@@ -146,7 +146,7 @@ class _Client:
     async def _receive_body(self, receive: ASGIReceiveCallable) -> ASGIReceiveEvent:
         """Returns the next event. The event that exceeds the limit ends the body, and the rest is discarded.
 
-        Quart would keep all in memory, and look at the size of what is read at once, and only when it is complete.
+        Quart 0.23 keeps all in memory, and looks at its size when it is complete, and not at all by `async for`.
         """
         while True:
             event = await receive()

@@ -4,6 +4,7 @@ https://dev.mysql.com/doc/mysql-errors/en/server-error-reference.html and
 https://mariadb.com/kb/en/mariadb-error-code-reference/
 """
 
+import re
 from typing import Final
 
 from pymysql.constants import CR, ER
@@ -39,6 +40,17 @@ ER_CLIENT_INTERACTION_TIMEOUT: Final = 4031
 ER_QUERY_TIMEOUT: Final = 3024
 """MySQL's, of a statement that took longer than max_execution_time."""
 
+ER_ACCESS_DENIED_NO_PASSWORD: Final = 1698
+"""MariaDB's, of a user who may only log in by another way."""
+
+ER_READ_ONLY_MODE: Final = 1836
+"""MySQL's, of a server that takes no writes."""
+
+ER_TOO_MANY_CONCURRENT_TRANSACTIONS: Final = 1637
+
+ER_SECURE_TRANSPORT_REQUIRED: Final = 3159
+"""MySQL's, of a connection without TLS."""
+
 ER_STATEMENT_BINLOG: Final = 1665
 """Of a statement that binlog_format=STATEMENT cannot log: each write of a READ COMMITTED transaction."""
 
@@ -56,15 +68,6 @@ CONNECTION_ENDED: Final = frozenset(
 )
 """Answers with which the server ends the connection."""
 
-READ_ONLY: Final = frozenset(
-    {
-        ER.OPTION_PREVENTS_STATEMENT,
-        1792,  # of a transaction that is read-only
-        1836,  # of a server in read-only mode
-    }
-)
-"""The server takes no writes: for ever, or since a failover, after which another one does."""
-
 NO_ROOM: Final = frozenset(
     {
         ER.CON_COUNT_ERROR,
@@ -77,9 +80,8 @@ NO_ROOM: Final = frozenset(
 )
 """The server has no room for another connection, or takes none of this client's, for the time being."""
 
-PASSING: Final = (
+TRANSIENT: Final = (
     CONNECTION_ENDED
-    | READ_ONLY
     | NO_ROOM
     | {
         ER_LOCK_DEADLOCK,
@@ -87,37 +89,53 @@ PASSING: Final = (
         ER_NO_SUCH_TABLE,  # of a migration that has not run yet
         ER_QUERY_INTERRUPTED,
         ER_QUERY_TIMEOUT,
+        ER_READ_ONLY_MODE,
+        ER_STATEMENT_BINLOG,
         ER_STATEMENT_TIMEOUT,
+        ER_TOO_MANY_CONCURRENT_TRANSACTIONS,
         ER.DISK_FULL,
-        ER.RECORD_FILE_FULL,
         ER.LOCK_TABLE_FULL,
         ER.OUT_OF_SORTMEMORY,
-        ER.ERROR_DURING_COMMIT,
+        ER.RECORD_FILE_FULL,
         ER.UNKNOWN_COM_ERROR,  # of a node of a Galera cluster that is not ready
-        1637,  # too many transactions at once
-        ER_STATEMENT_BINLOG,
-        3100,  # group replication refuses the transaction; 3101: it rolled it back
-        3101,
     }
 )
 """They are due to the server's state, not to the statement: a later attempt may succeed."""
 
+
+def is_read_only(error: BaseException) -> bool:
+    """Whether the server takes no writes: for ever, or since a failover, after which another one does."""
+    code, text = (*error.args, 0, "")[:2]
+    return code == ER_READ_ONLY_MODE or (
+        code == ER.OPTION_PREVENTS_STATEMENT and re.search("read[-_]only", str(text)) is not None
+    )
+
+
 _WAYS_OUT: Final = (
     ({CR.CR_CONN_HOST_ERROR}, "start it, or correct DB_HOST and DB_PORT"),
-    ({ER.ACCESS_DENIED_ERROR, 1698}, "correct DB_USERNAME and DB_PASSWORD"),
+    ({ER.ACCESS_DENIED_ERROR, ER_ACCESS_DENIED_NO_PASSWORD}, "correct DB_USERNAME and DB_PASSWORD"),
     ({ER.DBACCESS_DENIED_ERROR, ER.BAD_DB_ERROR}, "correct DATABASE_NAME, or make the database and its users"),
     ({ER.TABLEACCESS_DENIED_ERROR}, "grant the user what deploy/database/users.sql does"),
     ({ER_NO_SUCH_TABLE, ER.BAD_FIELD_ERROR}, "a table or column is missing, though the schema's revision is right"),
-    ({3159}, "it takes encrypted connections only (require_secure_transport), which are not made here"),
+    (
+        {ER_SECURE_TRANSPORT_REQUIRED},
+        "it takes encrypted connections only (require_secure_transport), which are not made here",
+    ),
     ({ER_STATEMENT_BINLOG}, "its binary log has the format STATEMENT; set binlog_format to ROW or MIXED"),
     ({ER.HOST_IS_BLOCKED}, "it has blocked this host after broken logins; execute FLUSH HOSTS on it"),
-    (READ_ONLY, "it takes no writes; end its read_only, or have DB_HOST name the server that takes them"),
+    (
+        {ER.OPTION_PREVENTS_STATEMENT, ER_READ_ONLY_MODE},
+        "it takes no writes; end its read_only, or have DB_HOST name the server that takes them",
+    ),
     (NO_ROOM, "it has no room for more connections; lower WORKERS or DB_POOL_SIZE, or raise its limit"),
     (
-        {ER.UNKNOWN_SYSTEM_VARIABLE, ER.UNKNOWN_CHARACTER_SET, ER.UNKNOWN_COLLATION, 1305, 1064},
+        {ER.UNKNOWN_SYSTEM_VARIABLE, ER.UNKNOWN_CHARACTER_SET, ER.UNKNOWN_COLLATION},
         "it lacks something that is needed; docs/runbook.md names the servers that will do",
     ),
-    ({1227}, "its user may not set what each session needs; docs/runbook.md names the variables"),
+    (
+        {ER.SPECIFIC_ACCESS_DENIED_ERROR},
+        "its user may not set what each session needs; docs/runbook.md names the variables",
+    ),
 )
 
 

@@ -87,8 +87,8 @@ async def _http_exception(error: HTTPException) -> Response:
 
 
 async def _os_error(error: OSError) -> Response:
-    """A path that no file can have is one of nothing, in every view that sends files."""
-    if error.errno != errno.ENAMETOOLONG:
+    """A path that is too long for a file names nothing, in every view that sends files."""
+    if error.errno != errno.ENAMETOOLONG or not has_request_context() or request.method not in {"GET", "HEAD"}:
         raise error
     return problem(HTTPStatus.NOT_FOUND, "There is nothing at this address.")
 

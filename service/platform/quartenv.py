@@ -14,6 +14,8 @@ from pathlib import Path
 from dotenv.parser import Binding, parse_stream
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_WRITTEN = re.compile(r"""'(?:\\'|[^'])*'|"(?:\\"|[^"])*"|(?:(?!\s\#).)*""")
+"""A value as it is written, without a remark after it."""
 
 
 class QuartenvError(ValueError):
@@ -21,8 +23,8 @@ class QuartenvError(ValueError):
 
 
 def load(path: Path) -> None:
-    """Fills what the environment lacks, unless PYTHON_DOTENV_DISABLED=1 (python-dotenv's). Raises QuartenvError."""
-    if os.environ.get("PYTHON_DOTENV_DISABLED") != "1":
+    """Fills what the environment lacks, unless python-dotenv's PYTHON_DOTENV_DISABLED is set. Raises QuartenvError."""
+    if os.environ.get("PYTHON_DOTENV_DISABLED", "").casefold() not in {"1", "true", "t", "yes", "y"}:
         os.environ.update({**read(path), **os.environ})
 
 
@@ -58,7 +60,8 @@ def _fault(binding: Binding) -> str | None:
         return f"{binding.key} has no = and no value"
     if not _NAME.fullmatch(binding.key):
         return f"{binding.key!r} is no name of a setting: these are made of letters, digits and _"
-    return _fault_of_quotes(binding.key, binding.original.string.partition("=")[2].lstrip())
+    written = _WRITTEN.match(binding.original.string.partition("=")[2].lstrip())
+    return _fault_of_quotes(binding.key, written[0] if written else "")
 
 
 def _fault_of_quotes(name: str, written: str) -> str | None:

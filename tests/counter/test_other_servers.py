@@ -118,6 +118,16 @@ def reason(service: Hypercorn) -> str:
 
 
 @contextmanager
+def undone(database: Database, do: str, undo: str) -> Iterator[None]:
+    """Executes the one statement, and at the end of the block the other."""
+    database.execute(do)
+    try:
+        yield
+    finally:
+        database.execute(undo)
+
+
+@contextmanager
 def broken(database: Database, how: str) -> Iterator[None]:
     """The server is in a state in which it refuses every hit, for the length of the block."""
     user = database.environment["DB_USERNAME"]
@@ -131,20 +141,19 @@ def broken(database: Database, how: str) -> Iterator[None]:
             with database.server.variables(read_only=1):
                 yield
         case "a table is missing":
-            database.execute("RENAME TABLE receipt TO receipt_away")
-            yield
-            database.execute("RENAME TABLE receipt_away TO receipt")
+            with undone(database, "RENAME TABLE receipt TO receipt_away", "RENAME TABLE receipt_away TO receipt"):
+                yield
         case "a right is missing":
             pattern = database.name.replace("_", r"\_")
-            database.server.execute(f"REVOKE INSERT ON `{pattern}`.* FROM '{user}'@'%'")
-            database.kill_connections()
-            yield
-            database.server.execute(f"GRANT INSERT ON `{pattern}`.* TO '{user}'@'%'")
+            rights = f"INSERT ON `{pattern}`.*"
+            with undone(database, f"REVOKE {rights} FROM '{user}'@'%'", f"GRANT {rights} TO '{user}'@'%'"):
+                database.kill_connections()
+                yield
             database.kill_connections()
         case "a column is missing":
-            database.execute("ALTER TABLE receipt RENAME COLUMN created_at TO created")
-            yield
-            database.execute("ALTER TABLE receipt RENAME COLUMN created TO created_at")
+            column = "ALTER TABLE receipt RENAME COLUMN {} TO {}"
+            with undone(database, column.format("created_at", "created"), column.format("created", "created_at")):
+                yield
         case _:
             raise AssertionError(how)
 
@@ -205,8 +214,10 @@ async def test_a_connection_that_was_reset_is_not_used_again(
         async with asyncio.timeout(10), app.test_app():
             for number in range(1, 4):
                 assert (await app.extensions["lanes"].hit("page")).last == number
+                ends = [writer.wait_closed() for writer in here.clients]
                 here.reset()
-                await asyncio.sleep(0.05)
+                await asyncio.gather(*ends, return_exceptions=True)
+                await asyncio.to_thread(wait_until, lambda: not database.processes())
     assert "connection lost" not in capsys.readouterr().err
 
 

@@ -79,7 +79,7 @@ def test_what_is_shown_of_a_log_is_of_this_start(fresh: Installation) -> None:
 def test_a_supervisor_that_ends_is_noticed_at_once(fresh: Installation) -> None:
     (fresh.directory / "deploy/native/supervisord.conf").write_text("[supervisord]\nnodaemon = perhaps\n")
     said = refused(fresh)
-    assert "run: The supervisor has ended" in said
+    assert "run: The supervisor ended unexpectedly" in said
     assert "does not answer" not in said
 
 

@@ -179,7 +179,7 @@ def test_without_a_rate_there_is_no_limit(proxy: Nginx, service: Upstream) -> No
     [
         ("search x\nnameserver 10.89.0.1\nnameserver 10.89.0.2\n", "10.89.0.1"),
         ("# nameserver 1.1.1.1\nnameserver\tfd00::1\noptions ndots:0\n", "[fd00::1]"),
-        ("nameserver fe80::1%eth0\n", "[fe80::1]"),
+        ("nameserver fe80::1%eth0\nnameserver 10.0.0.1\n", "10.0.0.1"),
     ],
 )
 def test_the_resolver_is_the_first_of_a_file(file: str, resolver: str, tmp_path: Path) -> None:

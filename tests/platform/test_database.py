@@ -155,7 +155,7 @@ def test_connections_killed_under_uvloop_cost_no_request(database: Database, sta
         "SELECT 18446744073709551615 + 1",
     ],
 )
-async def test_a_statement_that_can_never_succeed_is_a_defect_and_not_unavailable(
+async def test_a_statement_that_can_never_succeed_is_a_bug_and_not_unavailable(
     app: App, empty_database: Database, statement: str
 ) -> None:
     empty_database.execute(
@@ -163,6 +163,15 @@ async def test_a_statement_that_can_never_succeed_is_a_defect_and_not_unavailabl
     )
     with pytest.raises(exc.DBAPIError):
         await scalar(statement)
+
+
+async def test_a_connection_that_is_lost_does_not_hide_the_blocks_own_error(app: App, empty_database: Database) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with transaction() as connection:
+            connection_id = (await connection.execute(text("SELECT CONNECTION_ID()"))).scalar()
+            empty_database.server.execute(f"KILL {connection_id}")
+            raise ZeroDivisionError
+    assert await scalar("SELECT 1") == 1
 
 
 @pytest.mark.parametrize("password", ["s%r@v:i/c#e '\"$\\", "naïve", "пароль 密码 🧮"])

@@ -27,6 +27,8 @@ READ = {
     "A='a\\'b'": "a'b",
     'A="a\\"b"': 'a"b',
     "A='a$b$(id)$$'": "a$b$(id)$$",
+    "A=x # costs $5 or ${HOME}": "x",
+    "A='x' # see ${HOME} and \\\\": "x",
     "A=100%": "100%",
     "A=äö🧮": "äö🧮",
     "A='x' # remark": "x",
@@ -76,15 +78,21 @@ def test_a_line_is_read(text: str, file: Path) -> None:
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_a_line_that_could_be_read_otherwise_is_refused_with_its_number_and_not_its_value(
-    text: str, file: Path
-) -> None:
+def test_a_line_that_could_be_read_otherwise_is_refused_with_its_number(text: str, file: Path) -> None:
     file.write_text(f"FIRST=1\n{text}\n")
     with pytest.raises(QuartenvError) as refused:
         quartenv.read(file)
     assert str(file) in str(refused.value)
     assert REFUSED[text] in str(refused.value)
     assert "line 2" in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["A=S3CRET$", 'A="S3CRET', "A='S3CRET\\\\'", "A='S3CRET${x}'", "A-B=S3CRET"])
+def test_a_refusal_does_not_show_the_value(text: str, file: Path) -> None:
+    file.write_text(f"{text}\n")
+    with pytest.raises(QuartenvError) as refused:
+        quartenv.read(file)
+    assert "S3CRET" not in str(refused.value)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "latin-1"])
