@@ -45,14 +45,15 @@ _LOCK = "SELECT count FROM counter WHERE id = %s FOR UPDATE"
 LOOK_UP = """SELECT `key`, first, last FROM receipt
 WHERE `key` IN ({keys}) AND EXISTS (SELECT * FROM counter WHERE id = {id})"""
 TRIES = [
-    text("SELECT IS_USED_LOCK('tally:readiness')"),
+    text("SELECT GET_LOCK('tally:readiness', 0), IS_USED_LOCK('tally:readiness')"),
     text("UPDATE counter SET count = LAST_INSERT_ID(count + 1) WHERE id = 0"),
     text(
-        "INSERT INTO receipt (`key`, counter_id, first, last, created_at) VALUES "
-        "(IF(GET_LOCK('tally:readiness', 0) IS NULL, NULL, UNHEX(REPLACE(UUID(), '-', ''))), 0, 1, 1, UTC_TIMESTAMP(6))"
+        "INSERT INTO receipt (`key`, counter_id, first, last, created_at) "
+        "SELECT UNHEX(REPLACE(UUID(), '-', '')), id, 1, 1, UTC_TIMESTAMP(6) FROM counter WHERE id = 0"
     ),
 ]
-"""What readiness tries of the statements above. No counter has the id 0, and no receipt no key."""
+"""What readiness tries of the statements above. No counter has the id 0, so that they change and lock no row: one that
+is left open would keep the roll-up and a deletion waiting."""
 
 
 class ConnectionLost(Exception):

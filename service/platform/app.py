@@ -47,7 +47,7 @@ class App(Quart):
         """How many connections to the database this worker may have; each part adds its own."""
         self.tries: list[Executable] = []
         """What a worker that is ready can do: statements such as requests execute, tried and rolled back (health.py).
-        They must lock no row that a request may want."""
+        They should match no row, since a try that is cut off may keep its locks for DB_IDLE_TIMEOUT."""
         self.debug = settings.environment == "development"
         self.config.update(
             SECRET_KEY=settings.secret_key,

@@ -177,6 +177,8 @@ async def transaction() -> AsyncIterator[AsyncConnection]:
             if not _is_transient(error):
                 raise
             raise Unavailable(_summary(error)) from error
+        except exc.PendingRollbackError as error:  # the block went on after an error that ended its connection
+            raise Unavailable("the connection was lost") from error
         except BaseException:
             try:
                 await connection.rollback()

@@ -14,8 +14,15 @@ from pathlib import Path
 from dotenv.parser import Binding, parse_stream
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_WRITTEN = re.compile(r"""'(?:\\'|[^'])*'|"(?:\\"|[^"])*"|(?:(?!\s\#).)*""")
+_WRITTEN = re.compile(r"""'(?:\\'|[^'])*'|"(?:\\"|[^"])*"|(?:(?! \#)[^\r\n])*""")
 """A value as it is written, without a remark after it."""
+
+_OTHER_ESCAPES = re.compile(r"""(?:^|[^\\])(?:\\\\)*\\[^\\"ntr]""")
+_ODD_REMARK = re.compile(r"^\#|[^\S ]\#")
+_ODD_SPACE = re.compile(r"[^\S \t]")
+
+_OF_THE_SHELL = {"UID", "EUID", "PPID", "SHELLOPTS", "BASHOPTS", "BASH_VERSINFO", "IFS"}
+"""Variables that bash does not let one set, or that would change how it reads."""
 
 
 class QuartenvError(ValueError):
@@ -31,7 +38,7 @@ def load(path: Path) -> None:
 def read(path: Path) -> dict[str, str]:
     """Returns the settings by name, none if there is no such file. Raises QuartenvError."""
     try:
-        with path.open(encoding="utf-8-sig") as stream:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
             bindings = list(parse_stream(stream))
     except FileNotFoundError:
         return {}
@@ -60,22 +67,31 @@ def _fault(binding: Binding) -> str | None:
         return f"{binding.key} has no = and no value"
     if not _NAME.fullmatch(binding.key):
         return f"{binding.key!r} is no name of a setting: these are made of letters, digits and _"
-    written = _WRITTEN.match(binding.original.string.partition("=")[2].lstrip())
+    written = _WRITTEN.match(binding.original.string.partition("=")[2].lstrip(" \t"))
     return _fault_of_quotes(binding.key, written[0] if written else "")
 
 
 def _fault_of_quotes(name: str, written: str) -> str | None:
-    in_single_quotes = written.startswith("'")
-    if "${" in written:
-        return f"`${{` in the value of {name} would be replaced by some commands; use {name}_FILE for it"
-    if "$" in written and not in_single_quotes:
-        return f"the $ in the value of {name} must be within single quotes, or Compose would replace it"
-    if in_single_quotes and "\\\\" in written:
-        return (
-            f"two backslashes in the value of {name}, within single quotes, are read as two or as one; "
-            "use double quotes, in which two are one"
-        )
-    return None
+    """What Compose (compose-go 2), python-dotenv 1 or the `quart` command would each read in their own way."""
+    quote = written[:1] if written[:1] in {"'", '"'} else ""
+    faults = (
+        ("${" in written, f"`${{` in the value of {name} would be replaced by some commands; use {name}_FILE for it"),
+        ("$" in written and quote != "'", f"the $ in the value of {name} must be within single quotes"),
+        (
+            "\\\\" in written and quote == "'",
+            f"two backslashes in the value of {name} must be within double quotes, in which they are one",
+        ),
+        (
+            quote == '"' and _OTHER_ESCAPES.search(written),
+            f"a backslash in the value of {name}, within double quotes, must be before n, t, r, a quote or a backslash",
+        ),
+        (not quote and _ODD_REMARK.search(written), f"the # in the value of {name} must be quoted, or after one space"),
+        (
+            "\r" in written or "\0" in written or (not quote and _ODD_SPACE.search(written)),
+            f"the value of {name} has a character that is no text, or space that is not ordinary; put it in quotes",
+        ),
+    )
+    return next((text for is_so, text in faults if is_so), None)
 
 
 if __name__ == "__main__":
@@ -84,4 +100,5 @@ if __name__ == "__main__":
     except QuartenvError as error:
         sys.exit(f"{error}.")
     for name, value in found.items():
-        print(f"export {name}={shlex.quote(value)}")
+        if name not in _OF_THE_SHELL:
+            print(f"export {name}={shlex.quote(value)}")

@@ -26,6 +26,8 @@ READ = {
     "A='a\\nb'": "a\\nb",
     "A='a\\'b'": "a'b",
     'A="a\\"b"': 'a"b',
+    'A="a\\tb\\r"': "a\tb\r",
+    'A="\\\\012"': "\\012",
     "A='a$b$(id)$$'": "a$b$(id)$$",
     "A=x # costs $5 or ${HOME}": "x",
     "A='x' # see ${HOME} and \\\\": "x",
@@ -57,6 +59,15 @@ REFUSED = {
     "A='a\\'": "it is not NAME=value, or a quote is missing",
     "A='x'y": "it is not NAME=value",
     'A="never ends': "a quote is missing",
+    "A= # none": "the # in the value of A must be quoted",
+    "A=x\t# y": "the # in the value of A must be quoted",
+    "A=x\u00a0# y": "the # in the value of A must be quoted",
+    "A=\u3000x": "space that is not ordinary",
+    'A="a\\\'b"': "a backslash in the value of A",
+    'A="x\\012"': "a backslash in the value of A",
+    'A="x\\\\\\0"': "a backslash in the value of A",
+    "A='two\r\nlines'": "a character that is no text",
+    "A='x\0y'": "a character that is no text",
     "A: 1": "it is not NAME=value",
     "A": "A has no = and no value",
     "=1": "it is not NAME=value",
@@ -79,7 +90,7 @@ def test_a_line_is_read(text: str, file: Path) -> None:
 
 @pytest.mark.parametrize("text", REFUSED)
 def test_a_line_that_could_be_read_otherwise_is_refused_with_its_number(text: str, file: Path) -> None:
-    file.write_text(f"FIRST=1\n{text}\n")
+    file.write_bytes(f"FIRST=1\n{text}\n".encode())
     with pytest.raises(QuartenvError) as refused:
         quartenv.read(file)
     assert str(file) in str(refused.value)
@@ -123,6 +134,12 @@ def test_a_shell_reads_the_same(file: Path) -> None:
             file,
         ]
         assert subprocess.run(command, capture_output=True, check=True).stdout.decode() == value, text
+
+
+def test_what_belongs_to_the_shell_is_left_to_it(file: Path) -> None:
+    file.write_text("UID=1000\nIFS=x\nA=1\n")
+    command: list[str | Path] = [sys.executable, "-P", ROOT / "service/platform/quartenv.py", file]
+    assert subprocess.run(command, capture_output=True, check=True, text=True).stdout == "export A=1\n"
 
 
 @pytest.mark.compose
