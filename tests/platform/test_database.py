@@ -39,7 +39,8 @@ async def scalar(sql: str) -> object:
 
 
 def test_each_worker_has_one_group_of_connections_none_larger_than_its_pool(database: Database, start: Start) -> None:
-    server = start(app="tests.platform.probe:app", workers=3, DB_POOL_SIZE=4)
+    # However unevenly the workers take them, none waits for longer than that.
+    server = start(app="tests.platform.probe:app", workers=3, DB_POOL_SIZE=4, DB_POOL_TIMEOUT=14)
 
     def groups() -> list[int]:
         return [
