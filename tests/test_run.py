@@ -1,6 +1,7 @@
 """The task runner's own face, and what it keeps: pins that are whole and name no address."""
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -30,6 +31,16 @@ def test_what_is_no_task_is_told(task: str) -> None:
     ended = run(task)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr == f"run: There is no task {task}; ./run lists them.\n"
+
+
+@pytest.mark.parametrize("name", ["100%", "a:b", "two\nlines"])
+def test_a_folder_in_which_nothing_could_run_is_refused_in_one_sentence(name: str, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "deploy", tmp_path / name / "deploy")
+    shutil.copy(ROOT / "run", tmp_path / name)
+    ended = subprocess.run([tmp_path / name / "run"], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("run: Cannot run in ")
+    assert ended.stderr.count("\n") == 1
 
 
 # --- counter

@@ -10,10 +10,12 @@ from string import Template
 
 import httpx
 import pytest
+from wsproto.events import AcceptConnection
 
 from harness.compose import Stack, docker, inspect, new_stack
 from harness.processes import wait_until
 from service.platform.settings import ROOT
+from tests.deploy.test_nginx_streams import handshake
 
 pytestmark = pytest.mark.compose
 
@@ -148,6 +150,11 @@ def test_a_clone_that_nobody_else_may_read_says_a_port_in_use_and_then_serves_la
     body = (b"x" * 1_000_000 for _ in range(UPLOAD // 1_000_000))
     answer = httpx.post(f"{stack.url}/probe/parts", content=body, timeout=60)
     assert (answer.status_code, answer.text) == (200, str(UPLOAD))
+    events = httpx.get(f"{stack.url}/probe/quiet", headers={"Accept": "text/event-stream"})
+    assert events.text == "data: begin\n\ndata: end\n\n"
+    _, connection, answered = handshake(stack.port, "/probe/websocket")
+    connection.close()
+    assert isinstance(answered, AcceptConnection)
     (web,) = stack.containers("web")
     check = inspect(web)["Config"]["Healthcheck"]["Test"][1:]
     assert docker("exec", web, *check) == "ready\n"

@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,17 +51,17 @@ def proxy(service: Hypercorn, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield running
 
 
-def handshake(proxy: Nginx, target: str, host: str = "example.org") -> tuple[WSConnection, socket.socket, object]:
+def handshake(port: int, target: str) -> tuple[WSConnection, socket.socket, object]:
     """Returns the client's side, its connection, and the event that is the answer."""
     client = WSConnection(ConnectionType.CLIENT)
-    connection = socket.create_connection(("127.0.0.1", proxy.port), timeout=10)
-    connection.sendall(client.send(Request(host=host, target=target)))
+    connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+    connection.sendall(client.send(Request(host="example.org", target=target)))
     client.receive_data(connection.recv(65536))
     return client, connection, next(client.events())
 
 
 def test_a_websocket_passes_and_may_be_quiet(proxy: Nginx) -> None:
-    client, connection, answered = handshake(proxy, "/probe/websocket")
+    client, connection, answered = handshake(proxy.port, "/probe/websocket")
     with connection:
         assert isinstance(answered, AcceptConnection)
         for number in range(3):
@@ -77,7 +78,7 @@ def test_a_websocket_passes_and_may_be_quiet(proxy: Nginx) -> None:
 
 def test_a_websocket_that_is_refused_costs_no_other_request_anything(proxy: Nginx) -> None:
     for number in range(20):
-        _, connection, answered = handshake(proxy, "/nowhere")
+        _, connection, answered = handshake(proxy.port, "/nowhere")
         connection.close()
         assert isinstance(answered, RejectConnection)
         assert answered.status_code == 404
@@ -133,3 +134,17 @@ def test_an_upload_of_the_largest_size_passes(proxy: Nginx) -> None:
     connection.request("POST", "/probe/parts", (b"x" * 65_536 for _ in range(UPLOAD // 65_536)))
     assert connection.getresponse().read().decode() == str(UPLOAD // 65_536 * 65_536)
     connection.close()
+
+
+def test_a_replica_that_refuses_costs_a_stream_and_a_websocket_nothing(service: Hypercorn, tmp_path: Path) -> None:
+    with nginx(tmp_path, "127.0.0.1:1", f"127.0.0.1:{service.port}") as proxy:
+        for _ in range(4):
+            assert proxy.get("/probe/quiet", Accept="text/event-stream").text == "data: begin\n\ndata: end\n\n"
+            _, connection, answered = handshake(proxy.port, "/probe/websocket")
+            connection.close()
+            assert isinstance(answered, AcceptConnection)
+
+
+def test_a_post_that_would_take_events_is_an_ordinary_request(proxy: Nginx) -> None:
+    answered = proxy.get(f"/probe/wait/{uuid.uuid4().hex}", "POST", Accept="application/json, text/event-stream")
+    assert answered.status == httpx.codes.GATEWAY_TIMEOUT  # after proxy_read_timeout
