@@ -30,7 +30,7 @@ def test_a_configuration_that_everybody_may_write_is_read_all_the_same(tmp_path:
     port, log = free_port(), tmp_path / "log"
     (tmp_path / "root.sql").write_text("ALTER USER 'root'@'localhost' IDENTIFIED BY 'r';\n")
     with log.open("w") as file:
-        command = [copy / "start", tmp_path / "data", str(port), tmp_path / "root.sql"]
+        command: list[str | Path] = [copy / "start", tmp_path / "data", str(port), tmp_path / "root.sql"]
         process = subprocess.Popen(command, stdout=file, stderr=file)
     server = DatabaseServer("127.0.0.1", port, "root", "r", is_root=True)
     try:
