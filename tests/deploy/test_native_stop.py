@@ -67,7 +67,7 @@ def test_a_killed_supervisor_takes_everything_with_it_and_run_says_so(stopped: I
     process = stopped.up()
     stopped.program("supervisord")[0].kill()
     assert process.wait(60) == 1
-    assert "The supervisor has ended" in stopped.output.read_text()
+    assert "The supervisor ended unexpectedly" in stopped.output.read_text()
     wait_until(lambda: stopped.processes() == [])  # Python's resource tracker ends after those whom it watches
     stopped.up()
     assert stopped.interrupt() == 0

@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from harness.databases import DatabaseServer, new_database
 from harness.nginx import Nginx, nginx
 from harness.processes import Hypercorn, hypercorn, wait_until
 from tests.conftest import SECRET_KEY
+from tests.platform.test_http_connection import receive_text
 
 pytestmark = [pytest.mark.nginx, pytest.mark.any_database]
 
@@ -65,15 +67,9 @@ def test_a_websocket_passes_and_may_be_quiet(proxy: Nginx) -> None:
     with connection:
         assert isinstance(answered, AcceptConnection)
         for number in range(3):
-            wait = socket.create_connection(("127.0.0.1", proxy.port))  # others come and go meanwhile
-            wait.close()
-            connection.settimeout(1.5 * READ_TIMEOUT)
-            with pytest.raises(TimeoutError):
-                connection.recv(1)
-            connection.settimeout(10)
+            time.sleep(1.5 * READ_TIMEOUT)  # the silence that is meant
             connection.sendall(client.send(TextMessage(data=f"hello {number}")))
-            client.receive_data(connection.recv(65536))
-            assert [event.data for event in client.events() if isinstance(event, TextMessage)] == [f"hello {number}"]
+            assert receive_text(client, connection) == f"hello {number}"
 
 
 def test_a_websocket_that_is_refused_costs_no_other_request_anything(proxy: Nginx) -> None:
@@ -93,11 +89,7 @@ def test_a_websocket_behind_a_balancer_with_tls_is_one_of_wss(service: Hypercorn
             connection.sendall(client.send(Request(host="x", target="/probe/scheme", extra_headers=headers)))
             client.receive_data(connection.recv(65536))
             assert isinstance(next(client.events()), AcceptConnection)
-            received = [event.data for event in client.events() if isinstance(event, TextMessage)]
-            if not received:
-                client.receive_data(connection.recv(65536))
-                received = [event.data for event in client.events() if isinstance(event, TextMessage)]
-            assert received == ["wss 192.0.2.7"]
+            assert receive_text(client, connection) == "wss 192.0.2.7"
 
 
 def test_an_upgrade_to_anything_else_is_an_ordinary_request(proxy: Nginx) -> None:
