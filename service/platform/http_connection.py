@@ -7,6 +7,7 @@ answer within DISCONNECT_WATCH_DELAY; and a body in memory is sent as the last e
 
 import asyncio
 import contextlib
+import math
 from functools import partial
 from inspect import signature
 from typing import Any, cast
@@ -106,15 +107,15 @@ class _Client:
         self._request = request
         self._body_ended = asyncio.Event()
         self._is_answered = False
-        self._limit: int | None = connection.app.config["MAX_CONTENT_LENGTH"]
-        self._received = 0
-        self._is_too_large = False
         if has_no_body(connection.scope):
             request.body.set_complete()
             self._body_ended.set()
             watch = partial(self._receive, partial(_receive_end, receive))
             self._later = self._handler.get_loop().call_later(DISCONNECT_WATCH_DELAY, watch)
         else:
+            limit: int | None = connection.app.config["MAX_CONTENT_LENGTH"]
+            self._room = math.inf if limit is None else limit
+            """Bytes that the body may still have; below 0 it is too large."""
             self._receive(partial(self._receive_body, receive))
 
     @property
@@ -155,11 +156,10 @@ class _Client:
                 return event
             if not event.get("more_body", False):
                 self._body_ended.set()
-            if self._is_too_large:
+            if self._room < 0:
                 continue
-            self._received += len(event.get("body", b""))
-            if self._limit is not None and self._received > self._limit:
-                self._is_too_large = True
+            self._room -= len(event.get("body", b""))
+            if self._room < 0:
                 self._request.body._must_raise = RequestEntityTooLarge()
                 event["body"], event["more_body"] = b"", False
             elif self._is_answered:
