@@ -9,19 +9,18 @@ set +o posix
 # Where Debian keeps nginx and mariadbd, which is not on everyone's PATH.
 PATH=$PATH:/usr/sbin:/sbin
 
-case $PWD in
-    *[%:]* | *$'\n'*)
-        printf 'run: Cannot run in %q: Alembic and Python cannot take %%, : or a new line in a path. Move it.\n' "$PWD" >&2
-        exit 1
-        ;;
-esac
-
 say() { printf -- '-- %s\n' "$*"; }
 
 fail() {
     printf 'run: %s\n' "$*" >&2
     exit 1
 }
+
+case $PWD in
+    *[%:]* | *$'\n'*)
+        fail "Cannot run in $(printf %q "$PWD"): Alembic and Python cannot take %, : or a new line in a path. Move it."
+        ;;
+esac
 
 # Installs what serves here: nginx, MariaDB and its client.
 need_servers() { deploy/native/need nginx=nginx mariadbd=mariadb-server-core mariadb=mariadb-client-core; }
