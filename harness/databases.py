@@ -23,6 +23,7 @@ from service.platform import quartenv
 from service.platform.settings import ROOT
 
 PREFIX = "tally_test_"
+MARIADB = ROOT / "deploy/mariadb/start"
 ALLOWANCE = (
     "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES, CREATE TEMPORARY TABLES "
     f"ON `{PREFIX}%`.*"
@@ -139,19 +140,29 @@ def configured_server() -> DatabaseServer | None:
 
 
 @contextmanager
-def private_mariadb(directory: Path, port: int | None = None, *options: str) -> Iterator[DatabaseServer]:
+def private_mariadb(
+    directory: Path, port: int | None = None, *options: str, program: Path = MARIADB
+) -> Iterator[DatabaseServer]:
     """Starts a MariaDB with its data in `directory`, as `./run up` does, and stops it at the end."""
     port, password = port or free_port(), uuid.uuid4().hex
     init = directory / "root.sql"
     init.write_text(f"ALTER USER 'root'@'localhost' IDENTIFIED BY '{password}';\n")
-    with (directory / "server.log").open("w") as log:
-        process = subprocess.Popen(
-            [ROOT / "deploy/mariadb/start", directory / "mariadb", str(port), init, *options], stdout=log, stderr=log
-        )
-    server = DatabaseServer("127.0.0.1", port, "root", password, is_root=True, process=process)
-    try:
-        wait_until(lambda: _answers(server), process=process, log=directory / "server.log")
+    log = directory / "server.log"
+    with run_mariadb(directory / "mariadb", port, init, *options, log=log, program=program) as process:
+        server = DatabaseServer("127.0.0.1", port, "root", password, is_root=True, process=process)
+        wait_until(lambda: _answers(server), process=process, log=log)
         yield server
+
+
+@contextmanager
+def run_mariadb(
+    data: Path, port: int, init_file: Path, *options: str, log: Path, program: Path = MARIADB
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Runs a MariaDB that executes the file at its start, and does not wait for it; stops it at the end."""
+    with log.open("w") as file:
+        process = subprocess.Popen([program, data, str(port), init_file, *options], stdout=file, stderr=file)
+    try:
+        yield process
     finally:
         stop(process)
 

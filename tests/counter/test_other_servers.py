@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import httpx
@@ -221,15 +221,10 @@ async def test_a_connection_that_was_reset_is_not_used_again(
     assert "connection lost" not in capsys.readouterr().err
 
 
-@contextmanager
-def limited(database: Database, connections: int) -> Iterator[None]:
-    """The service's user may have so many connections at once."""
-    user = f"'{database.environment['DB_USERNAME']}'@'%'"
-    database.server.execute(f"ALTER USER {user} WITH MAX_USER_CONNECTIONS {connections}")
-    try:
-        yield
-    finally:
-        database.server.execute(f"ALTER USER {user} WITH MAX_USER_CONNECTIONS 0")
+def limited(database: Database, connections: int) -> AbstractContextManager[None]:
+    """The service's user may have so many connections at once, for the length of the block."""
+    limit = f"ALTER USER '{database.environment['DB_USERNAME']}'@'%' WITH MAX_USER_CONNECTIONS"
+    return undone(database, f"{limit} {connections}", f"{limit} 0")
 
 
 def test_an_account_with_few_connections_serves_and_stays_ready_once_it_was(root: Database, start: Start) -> None:

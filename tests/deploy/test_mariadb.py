@@ -1,12 +1,9 @@
 import shutil
-import subprocess
 from pathlib import Path
 
-import pymysql
 import pytest
 
-from harness.databases import DatabaseServer, private_mariadb
-from harness.processes import free_port, stop, wait_until
+from harness.databases import private_mariadb
 from service.platform.settings import ROOT
 
 pytestmark = pytest.mark.native
@@ -27,22 +24,5 @@ def test_a_configuration_that_everybody_may_write_is_read_all_the_same(tmp_path:
     copy = tmp_path / "deploy"
     shutil.copytree(ROOT / "deploy/mariadb", copy)
     (copy / "tally.cnf").chmod(0o666)
-    port, log = free_port(), tmp_path / "log"
-    (tmp_path / "root.sql").write_text("ALTER USER 'root'@'localhost' IDENTIFIED BY 'r';\n")
-    with log.open("w") as file:
-        command: list[str | Path] = [copy / "start", tmp_path / "data", str(port), tmp_path / "root.sql"]
-        process = subprocess.Popen(command, stdout=file, stderr=file)
-    server = DatabaseServer("127.0.0.1", port, "root", "r", is_root=True)
-    try:
-        wait_until(lambda: answers(server), process=process, log=log)
+    with private_mariadb(tmp_path, program=copy / "start") as server:
         assert server.execute("SELECT @@log_bin, @@sync_binlog") == [(1, 1)]
-    finally:
-        stop(process)
-
-
-def answers(server: DatabaseServer) -> bool:
-    try:
-        server.execute("SELECT 1")
-    except pymysql.err.OperationalError:
-        return False
-    return True

@@ -53,11 +53,11 @@ def proxy(service: Hypercorn, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield running
 
 
-def handshake(port: int, target: str) -> tuple[WSConnection, socket.socket, object]:
+def handshake(port: int, target: str, *headers: tuple[bytes, bytes]) -> tuple[WSConnection, socket.socket, object]:
     """Returns the client's side, its connection, and the event that is the answer."""
     client = WSConnection(ConnectionType.CLIENT)
     connection = socket.create_connection(("127.0.0.1", port), timeout=10)
-    connection.sendall(client.send(Request(host="example.org", target=target)))
+    connection.sendall(client.send(Request(host="example.org", target=target, extra_headers=list(headers))))
     client.receive_data(connection.recv(65536))
     return client, connection, next(client.events())
 
@@ -83,12 +83,10 @@ def test_a_websocket_that_is_refused_costs_no_other_request_anything(proxy: Ngin
 
 def test_a_websocket_behind_a_balancer_with_tls_is_one_of_wss(service: Hypercorn, tmp_path: Path) -> None:
     with nginx(tmp_path, f"127.0.0.1:{service.port}", TRUSTED_BALANCERS="127.0.0.1") as proxy:
-        client = WSConnection(ConnectionType.CLIENT)
-        with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as connection:
-            headers = [(b"X-Forwarded-For", b"192.0.2.7"), (b"X-Forwarded-Proto", b"https")]
-            connection.sendall(client.send(Request(host="x", target="/probe/scheme", extra_headers=headers)))
-            client.receive_data(connection.recv(65536))
-            assert isinstance(next(client.events()), AcceptConnection)
+        headers = (b"X-Forwarded-For", b"192.0.2.7"), (b"X-Forwarded-Proto", b"https")
+        client, connection, answered = handshake(proxy.port, "/probe/scheme", *headers)
+        with connection:
+            assert isinstance(answered, AcceptConnection)
             assert receive_text(client, connection) == "wss 192.0.2.7"
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from deploy.make_secrets import NAMES
 from harness.compose import docker
-from harness.processes import container_name, free_port, stop, wait_until
+from harness.databases import run_mariadb
+from harness.processes import container_name, free_port, wait_until
 from service.platform.settings import ROOT, load_settings
 
 PASSWORD = "a 's%r@v:\"i\\/`c$e#ü 密🧮"
@@ -70,14 +71,8 @@ def mariadb(directory: Path, init_file: Path) -> Iterator[int]:
     """MariaDB's port; it executes the file at its start, as natively."""
     directory.mkdir()
     port = free_port()
-    with (directory / "log").open("w") as log:
-        process = subprocess.Popen(
-            [ROOT / "deploy/mariadb/start", directory / "data", str(port), init_file], stdout=log, stderr=log
-        )
-    try:
+    with run_mariadb(directory / "data", port, init_file, log=directory / "log"):
         yield port
-    finally:
-        stop(process)
 
 
 @contextmanager
