@@ -5,10 +5,11 @@ of its statements can still take effect; connection ids will not do, since a res
 """
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import event, exc, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -56,6 +57,13 @@ TRIES = [
 is left open would keep the roll-up and a deletion waiting."""
 
 
+class Times(NamedTuple):
+    """When a transaction came to the row's lock and when it was committed, by time.perf_counter(), as answers came."""
+
+    at_lock: float
+    committed: float
+
+
 class ConnectionLost(Exception):
     """The connection was lost; whether its last statement took effect is not known."""
 
@@ -76,6 +84,8 @@ class LaneConnections:
     """A worker's pool for its lanes, of `size` connections at the most. Waiters are served first in, first out."""
 
     def __init__(self, settings: DatabaseSettings, size: int) -> None:
+        self.spare = size
+        """How many connections nobody has or waits for; below 0, how many wait."""
         self._settings = settings
         self._turns = asyncio.Semaphore(size)
         self._engine: AsyncEngine = create_engine(settings, pool_size=size, check=False)
@@ -84,7 +94,7 @@ class LaneConnections:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator["LaneConnection"]:
         """Lends a connection, and rolls back what the block has not committed. Raises NotConnected."""
-        async with self._turns:
+        async with self._turn():
             try:
                 pooled, connection = await self._connect()
             except (exc.SQLAlchemyError, OSError, RuntimeError) as error:
@@ -104,6 +114,15 @@ class LaneConnections:
     async def close(self) -> None:
         """Closes the connections."""
         await self._engine.dispose()
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        self.spare -= 1
+        try:
+            async with self._turns:
+                yield
+        finally:
+            self.spare += 1
 
     async def _connect(self) -> tuple[AsyncConnection, "LaneConnection"]:
         """Returns a connection that the server has not closed, as far as the client can tell without a round trip."""
@@ -128,6 +147,8 @@ class LaneConnection:
         self.is_lost = False
         self.is_read_only = False
         """Whether the server takes no writes. After a failover another one does, which a new connection may reach."""
+        self.times: Times | None = None
+        """Of the last `count` that succeeded."""
         self.may_have_counted = False
         """Whether it may have counted: it sent the statements, and the server did not refuse them."""
         self._in_transaction = False
@@ -165,7 +186,7 @@ class LaneConnection:
         )
         self.may_have_counted = True
         try:
-            identifiers = await self._run_all(
+            answers = await self._run_all(
                 _COUNT.format(id=counter_id, total=plan.total, largest=LARGEST, receipts=receipts)
             )
         except StatementRefused as error:
@@ -174,7 +195,9 @@ class LaneConnection:
                 raise
             return None
         self._in_transaction = False
-        return identifiers[1]
+        (_, at_lock), (count, _), _, (_, committed) = answers
+        self.times = Times(at_lock, committed)
+        return count
 
     async def kill(self, name: str) -> None:
         """Kills the connection of that name if it is open: its later statements fail, and its locks are released."""
@@ -200,21 +223,21 @@ class LaneConnection:
                 pass
         return rows
 
-    async def _run_all(self, sql: str) -> list[int]:
-        """Executes statements that end with COMMIT; returns the last insert id of each."""
-        identifiers: list[int] = []
+    async def _run_all(self, sql: str) -> list[tuple[int, float]]:
+        """Executes statements that end with COMMIT; returns the last insert id of each, and when its answer came."""
+        answers: list[tuple[int, float]] = []
         try:
             async with self._exchange() as cursor:
                 await cursor.execute(sql)
-                identifiers.append(cursor.lastrowid)
+                answers.append((cursor.lastrowid, time.perf_counter()))
                 while await cursor.nextset():
-                    identifiers.append(cursor.lastrowid)
+                    answers.append((cursor.lastrowid, time.perf_counter()))
         except StatementRefused as error:
-            if len(identifiers) == sql.count(";"):
+            if len(answers) == sql.count(";"):
                 self.is_lost = True
                 raise ConnectionLost(f"the commit was answered with {error}") from error
             raise
-        return identifiers
+        return answers
 
     @asynccontextmanager
     async def _exchange(self) -> AsyncIterator[driver.Cursor]:

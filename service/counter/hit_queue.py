@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from service.counter.batch import Hit
 from service.platform.database import Unavailable
@@ -41,10 +41,18 @@ class HitQueue:
         if self._alarm is None:
             self._alarm = asyncio.get_running_loop().call_at(hit.deadline, self._refuse_late)
 
-    def take(self, count: int) -> list[Hit]:
-        """Removes and returns up to `count` hits, oldest first; hits whose callers have gone are dropped."""
+    @property
+    def first(self) -> Hit:
+        """The oldest hit. Raises IndexError if there is none."""
+        return self._hits[0]
+
+    def take(self, count: int, keys: Collection[str] = ()) -> list[Hit]:
+        """Removes and returns up to `count` hits, oldest first, and none from the first on that has one of these keys.
+
+        Hits whose callers have gone are dropped.
+        """
         taken: list[Hit] = []
-        while self._hits and len(taken) < count:
+        while self._hits and len(taken) < count and self.first.key not in keys:
             hit = self._pop()
             if not hit.answer.done():
                 taken.append(hit)

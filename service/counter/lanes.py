@@ -4,9 +4,10 @@ The term is from DeWitt and others, Implementation Techniques for Main Memory Da
 (https://doi.org/10.1145/602259.602261), where transactions share a write of the log. Here requests share the
 transaction.
 
-Each worker has one lane for each counter that is being hit. A lane has one transaction in flight; meanwhile hits wait
-in its queue, and all of them go into the next one. No client knows of a number that is not durable, and nothing that a
-client was told is kept in memory alone.
+Each worker has one lane for each counter that is being hit. While its transaction is in flight, hits wait in the lane's
+queue, and all of them go into the next one. That begins when the one before has ended, or, where the database is slow,
+beside it (`pace`): the row's lock orders the numbers, however many transactions are in flight. No client knows of a
+number that is not durable, and nothing that a client was told is kept in memory alone.
 
 A batch of hits is in one of three states:
 
@@ -22,20 +23,24 @@ A batch of hits is in one of three states:
 | given up      | leaves the lost connections to the next batch,    |                                                  |
 |               | which begins with recovery                        |                                                  |
 
-The row's lock makes recovery exact: whatever happened before is over and visible. A batch that the server refuses as
-too large puts half of its hits back into the queue before it tries again.
+The row's lock makes recovery exact: whatever happened before is over and visible. The lost connections of a counter are
+one set for all its batches, and each batch settles by its own receipts. A hit whose key is in an open batch waits until
+that has ended. A batch that the server refuses as too large puts half of its hits back into the queue before it tries
+again.
 """
 
 import asyncio
 import contextvars
 import itertools
 import logging
+import time
 from functools import partial
 
 from service.counter.batch import Batch, Hit, Receipt
 from service.counter.connections import ConnectionLost, LaneConnection, LaneConnections, NotConnected, StatementRefused
 from service.counter.errors import NoSuchCounter
 from service.counter.hit_queue import Capacity, HitQueue
+from service.counter.pace import Pace
 from service.counter.settings import CounterSettings
 from service.platform.database import Unavailable
 from service.platform.mysql_errors import (
@@ -97,7 +102,7 @@ class Lanes:
         self._ids = CounterIds()
         self._lanes: dict[str, Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self.lost: dict[str, list[str]] = {}
+        self.lost: dict[str, set[str]] = {}
         """By counter, lost connections that an ended lane has left to the next one."""
 
     async def hit(self, name: str, amount: int = 1, key: str | None = None, *, create: bool = False) -> Receipt:
@@ -113,7 +118,7 @@ class Lanes:
         loop = asyncio.get_running_loop()
         hit = Hit(amount, key, loop.create_future(), loop.time() + self._queue_timeout)
         lane.create = lane.create or create
-        lane.queue.put(hit)
+        lane.put(hit)
         return await hit.answer
 
     async def close(self) -> None:
@@ -129,7 +134,8 @@ class Lanes:
             self.connections,
             self._ids,
             batch_size=self.settings.batch_size,
-            lost=self.lost.pop(name, []),
+            transactions=self.settings.lane_transactions,
+            lost=self.lost.pop(name, set()),
         )
         self._lanes[name] = lane
         # In a context of its own: what the lane logs is not about the request that happened to open it.
@@ -148,7 +154,7 @@ class Lanes:
 
 
 class Lane:
-    """The hits of one counter in one worker, counted one batch after another."""
+    """The hits of one counter in one worker, counted in batches, of which several may be in flight."""
 
     def __init__(
         self,
@@ -158,8 +164,10 @@ class Lane:
         ids: CounterIds,
         *,
         batch_size: int,
-        lost: list[str],
+        transactions: int,
+        lost: set[str],
     ) -> None:
+        """`transactions`: how many may be in flight."""
         self.name = name
         self.queue = queue
         self.create = False
@@ -169,21 +177,85 @@ class Lane:
         self._connections = connections
         self._ids = ids
         self._batch_size = batch_size
+        self._transactions = transactions
+        self._open: list[Batch] = []
+        """In flight, or about to be."""
+        self._pace = Pace(transactions)
+        self._begun = 0.0
+        """When the last batch was filled, by time.perf_counter()."""
+        self._alone_until = 0.0
+        """Until when no batch begins beside others, since there was no connection for one."""
+        self._is_busy = False
+        """Whether the last batch had more than one hit."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def put(self, hit: Hit) -> None:
+        """Appends a hit to the queue."""
+        self.queue.put(hit)
+        self._set_timer()
 
     async def run(self) -> None:
-        """Processes batches until the queue is empty."""
+        """Processes batches until the queue is empty and none is in flight."""
         try:
             while self.queue:
-                batch = Batch(needs_recovery=bool(self.lost))
-                try:
-                    await self._process(batch)
-                except Exception:  # a defect of ours, which must not stop the lane
-                    log.exception("counter %s: a batch was given up", self.name)
-                    self._fill(batch)
-                    batch.refuse_as_unknown("a defect of the service")
-                    await asyncio.sleep(_DELAYS[-1])
+                async with asyncio.TaskGroup() as self._tasks:
+                    await self._process_batches()
         finally:
             self.queue.close()
+            if self._timer:
+                self._timer.cancel()
+
+    async def _process_batches(self) -> None:
+        """Processes batches one after another, as long as the next may begin."""
+        while self._may_begin():
+            batch = Batch(needs_recovery=bool(self.lost))
+            self._open.append(batch)
+            try:
+                await self._process(batch)
+            except Exception:  # a bug, which must not stop the lane
+                log.exception("counter %s: a batch was given up", self.name)
+                self._fill(batch)
+                batch.refuse_as_unknown("a bug of the service")
+                await asyncio.sleep(_DELAYS[-1])
+            finally:
+                self._open.remove(batch)
+        self._set_timer()
+
+    def _may_begin(self) -> bool:
+        """Whether the next batch may begin: at once where none is in flight; beside others, as the pace says.
+
+        Beside others it takes no session for which another lane waits, nor the last that is free.
+        """
+        if not self.queue or not any(batch.is_filled for batch in self._open):
+            return bool(self.queue)
+        return (
+            len(self._open) < self._transactions
+            and self._seconds_left() <= 0
+            and self._connections.spare >= 2
+            and self.queue.first.key not in self._open_keys()
+        )
+
+    def _begin_another(self) -> None:
+        self._timer = None
+        if self._open and all(batch.is_filled for batch in self._open) and self._may_begin():
+            self._tasks.create_task(self._process_batches(), context=contextvars.Context())
+        else:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        """Looks again whether the next batch may begin when it is due, or, if it is due and may not, a pace later."""
+        if self._timer is None and self.queue and 0 < len(self._open) < self._transactions:
+            left = self._seconds_left()
+            later = left if left > 0 else self._pace.seconds
+            self._timer = asyncio.get_running_loop().call_later(later, self._begin_another)
+
+    def _seconds_left(self) -> float:
+        """Returns the seconds until the next batch is due beside those in flight."""
+        return max(self._begun + self._pace.seconds, self._alone_until) - time.perf_counter()
+
+    def _open_keys(self) -> set[str]:
+        """Returns the Idempotency-Keys of the hits that are being counted."""
+        return {hit.key for batch in self._open for hit in batch.hits if hit.key is not None}
 
     async def _process(self, batch: Batch) -> None:
         """Fills the batch, and returns when all its hits are answered or it is given up."""
@@ -198,6 +270,9 @@ class Lane:
                     if not batch.hits or await attempt(connection, batch):
                         return
             except (NotConnected, StatementRefused) as error:
+                if not batch.is_filled and len(self._open) > 1:
+                    self._alone_until = time.perf_counter() + _DELAYS[-1]
+                    return  # the hits stay in the queue, for those that have a connection
                 self._fill(batch)
                 code = error.code if isinstance(error, StatementRefused) else None
                 retry = code in _TRANSIENT or (code == ER_PACKET_TOO_LARGE and self._halve(batch))
@@ -208,7 +283,7 @@ class Lane:
                 log.warning("counter %s: connection lost (%s)", self.name, error)
             finally:
                 if connection is not None and connection.is_lost:
-                    self.lost.append(connection.name)
+                    self.lost.add(connection.name)
                     batch.in_doubt = batch.in_doubt or connection.may_have_counted
             batch.needs_recovery = True
             batch.refuse_late(asyncio.get_running_loop().time())
@@ -218,6 +293,8 @@ class Lane:
 
     async def _gather(self) -> None:
         """Waits while hits arrive, so that requests that are being read now join this batch."""
+        if len(self.queue) == 1 and not self._is_busy:
+            return  # a client alone would wait for nobody
         end = asyncio.get_running_loop().time() + _LONGEST_GATHERING
         quiet, before = 0, len(self.queue)
         while quiet < _QUIET_TURNS and asyncio.get_running_loop().time() < end:
@@ -227,7 +304,9 @@ class Lane:
 
     def _fill(self, batch: Batch) -> None:
         if not batch.is_filled:
-            batch.fill(self.queue.take(self._batch_size))
+            batch.fill(self.queue.take(self._batch_size, self._open_keys()))
+            self._begun = time.perf_counter()
+            self._is_busy = len(batch.hits) > 1
 
     def _halve(self, batch: Batch) -> bool:
         """Puts the later half of the hits back into the queue, and returns whether that helps.
@@ -247,23 +326,28 @@ class Lane:
 
     async def _first_attempt(self, connection: LaneConnection, batch: Batch) -> bool:
         """The first attempt. Returns whether all hits are answered."""
+        begun = time.perf_counter()
         counter_id = await self._find(connection)
         if counter_id is None:
             batch.refuse(batch.hits, NoSuchCounter)
             return True
         if keys := batch.receipt_keys(counter_id):
             batch.settle(counter_id, await connection.look_up(counter_id, keys))
-        return await self._count(connection, batch, counter_id)
+        is_counted = await self._count(connection, batch, counter_id)
+        if connection.times:
+            self._pace.note(begun, connection.times)
+        return is_counted
 
     async def _recover(self, connection: LaneConnection, batch: Batch) -> bool:
         """Finds out what an earlier attempt counted, and counts the rest. Returns whether all hits are answered."""
-        for name in self.lost:
+        killed = list(self.lost)  # others may lose theirs meanwhile
+        for name in killed:
             await connection.kill(name)
         counter_id = await self._find(connection)
         count = None if counter_id is None else await connection.lock(counter_id)
         if counter_id is None or count is None:
             self._ids.pop(self.name, None)
-            self.lost.clear()  # there is no row that they could hold
+            self.lost.difference_update(killed)  # there is no row that they could hold
             if batch.in_doubt:
                 batch.refuse_as_unknown("the counter was deleted meanwhile")
             elif counter_id is None:
@@ -271,7 +355,7 @@ class Lane:
             return not batch.hits
         found = await connection.look_up(counter_id, [batch.key, *batch.receipt_keys(counter_id)])
         # The row is locked and the receipts are read: nothing that was begun earlier can still happen.
-        self.lost.clear()
+        self.lost.difference_update(killed)
         batch.in_doubt = False
         batch.settle(counter_id, found)
         batch.refuse_what_has_no_room(count)

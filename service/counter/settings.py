@@ -9,13 +9,15 @@ from service.platform.settings import between, load
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CounterSettings:
-    """Sizes are numbers of hits; the pool's, of connections. `receipt_retention` is in seconds."""
+    """Sizes are numbers of hits; the pool's, of connections. `lane_transactions`: how many a lane may have in flight.
+    `receipt_retention` is in seconds."""
 
     auto_create: bool
     batch_size: int
     lane_queue_size: int
     worker_queue_size: int
     lane_pool_size: int
+    lane_transactions: int
     receipt_retention: int
 
 
@@ -31,5 +33,6 @@ def _read(env: FileAwareEnv) -> CounterSettings:
         lane_queue_size=env.int("LANE_QUEUE_SIZE", 2_000, validate=between(1, 1_000_000)),
         worker_queue_size=env.int("WORKER_QUEUE_SIZE", 10_000, validate=between(1, 1_000_000)),
         lane_pool_size=env.int("LANE_POOL_SIZE", 5, validate=between(1, 1_000)),
+        lane_transactions=env.int("LANE_TRANSACTIONS", 4, validate=between(1, 1_000)),
         receipt_retention=env.int("RECEIPT_RETENTION", 86_400, validate=between(86_400, 315_360_000)),
     )

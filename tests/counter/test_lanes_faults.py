@@ -200,7 +200,7 @@ async def test_a_connection_that_a_dropped_batch_has_left_is_ended_by_the_next(
         ) as left:
             left.cursor().execute("DO GET_LOCK('tally:left', 0)")
             left.cursor().execute("SELECT * FROM counter WHERE name = %s FOR UPDATE", (name,))
-            lanes.lost[name] = ["tally:left"]
+            lanes.lost[name] = {"tally:left"}
             assert (await lanes.hit(name)).last == 1
             with pytest.raises(pymysql.err.OperationalError):
                 left.cursor().execute("SELECT 1")
