@@ -246,12 +246,13 @@ class Lane:
         """Looks again whether the next batch may begin when it is due, or, if it is due and may not, a pace later."""
         if self._timer is None and self.queue and 0 < len(self._open) < self._transactions:
             left = self._seconds_left()
-            later = left if left > 0 else self._pace.seconds
+            later = left if left > 0 else self._pace.seconds(len(self._open))
             self._timer = asyncio.get_running_loop().call_later(later, self._begin_another)
 
     def _seconds_left(self) -> float:
         """Returns the seconds until the next batch is due beside those in flight."""
-        return max(self._begun + self._pace.seconds, self._alone_until) - time.perf_counter()
+        due = self._begun + self._pace.seconds(len(self._open))
+        return max(due, self._alone_until) - time.perf_counter()
 
     def _open_keys(self) -> set[str]:
         """Returns the Idempotency-Keys of the hits that are being counted."""
@@ -293,8 +294,8 @@ class Lane:
 
     async def _gather(self) -> None:
         """Waits while hits arrive, so that requests that are being read now join this batch."""
-        if len(self.queue) == 1 and not self._is_busy:
-            return  # a client alone would wait for nobody
+        if self._pace.overlaps or (len(self.queue) == 1 and not self._is_busy):
+            return  # the next transaction is near, or nobody else comes
         end = asyncio.get_running_loop().time() + _LONGEST_GATHERING
         quiet, before = 0, len(self.queue)
         while quiet < _QUIET_TURNS and asyncio.get_running_loop().time() < end:

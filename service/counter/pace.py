@@ -25,15 +25,20 @@ much."""
 
 
 class Pace:
-    """A lane's. Starts without overlapping; what grows is believed soon, what shrinks half by half."""
+    """A lane's. Starts without overlapping; what speaks for it is believed slowly, what speaks against it at once."""
 
     def __init__(self, transactions: int) -> None:
         """`transactions`: how many may be in flight."""
-        self.seconds = _OVERDUE[0]
-        """Seconds from the begin of one transaction to that of the next, if the first is still in flight."""
         self._transactions = transactions
+        self._useful = 1.0
+        """How many in flight are of use."""
         self._away = 0.0
         self._at_lock = 0.0
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether transactions are to overlap."""
+        return self._useful >= 2
 
     def note(self, begun: float, times: Times) -> None:
         """Takes in what a transaction took that began then, by time.perf_counter()."""
@@ -41,13 +46,23 @@ class Pace:
         if at_lock < _READ_TOGETHER:
             at_lock = min(away + at_lock, _UNSURE)
             away = times.committed - begun - at_lock
-        # Both err towards not overlapping: a late event loop makes both longer.
+        # A late event loop makes both longer.
         self._away = min(away, (self._away + away) / 2)
         self._at_lock = max(at_lock, (self._at_lock + at_lock) / 2)
-        whole = self._away + self._at_lock
-        if self._away > self._at_lock:
-            # At most half of the lock's time, since other workers need it too.
-            self.seconds = max(whole / self._transactions, 2 * self._at_lock)
-        else:
-            least, times_usual = _OVERDUE
-            self.seconds = max(least, times_usual * whole)
+        # A lane takes half of the lock's time at the most, since other workers need it too.
+        self._useful = min(self._transactions, self._whole / (2 * self._at_lock))
+
+    def seconds(self, in_flight: int) -> float:
+        """Returns the seconds from the begin of the last transaction to that of the next beside so many in flight.
+
+        The more are in flight, the longer: the first hits begin nearly at once, and under load the transactions are
+        spread over the time that one takes.
+        """
+        if in_flight + 1 <= self._useful:
+            return self._whole * in_flight**2 / self._useful**3
+        least, times_usual = _OVERDUE
+        return max(least, times_usual * self._whole)
+
+    @property
+    def _whole(self) -> float:
+        return self._away + self._at_lock
