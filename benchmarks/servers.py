@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from benchmarks.suites import SERVERS, Server
 from harness.databases import Database
 from harness.environments import serving
 from harness.processes import Hypercorn, free_port, stop, wait_until
+from harness.proxy import delayed
 from loadtests.proof.servers import application, database_server, environment_of, migrated_database, say
 from service.platform.settings import ROOT
 
@@ -73,20 +73,6 @@ def note_on_filling(database: Database, receipts: int) -> str:
     """Fills the database, and returns a note for the report."""
     size = fill(database, receipts) / receipts * 1e6 / 2**20
     return f"Many receipts are {receipts:,} of one number each; a million of them take {size:.0f} MiB on the disk."
-
-
-@contextmanager
-def delayed(to: int, delay: float) -> Iterator[int]:
-    """Starts a proxy that delays all data by so many seconds each way; gives its port once it accepts."""
-    port = free_port()
-    options = ["--port", str(port), "--to", str(to), "--delay", str(delay)]
-    process = subprocess.Popen([sys.executable, "-m", "harness.proxy", *options], cwd=ROOT)
-    server = Hypercorn(process, port, Path(os.devnull))
-    try:
-        wait_until(server.accepts, process=process)
-        yield port
-    finally:
-        stop(process)
 
 
 @contextmanager

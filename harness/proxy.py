@@ -8,15 +8,22 @@ It runs in a test's event loop, or as a process of its own: python -m harness.pr
 
 import argparse
 import asyncio
+import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import uvloop
+
+from harness.processes import Hypercorn, free_port, stop, wait_until
+from service.platform.settings import ROOT
 
 COM_QUERY = 3
 ERROR_DURING_COMMIT = 1180
@@ -114,6 +121,20 @@ async def proxy(to: int, *, port: int = 0, delay: float = 0.0) -> AsyncIterator[
         await asyncio.gather(*connections, return_exceptions=True)
         for writer in here.writers.copy():
             here.close(writer)
+
+
+@contextmanager
+def delayed(to: int, delay: float) -> Iterator[int]:
+    """Runs a proxy in a process of its own that delays all data by so many seconds each way; gives its port."""
+    port = free_port()
+    options = ["--port", str(port), "--to", str(to), "--delay", str(delay)]
+    process = subprocess.Popen([sys.executable, "-m", "harness.proxy", *options], cwd=ROOT)
+    server = Hypercorn(process, port, Path(os.devnull))
+    try:
+        wait_until(server.accepts, process=process)
+        yield port
+    finally:
+        stop(process)
 
 
 async def _serve(here: Proxy, to: int, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:

@@ -100,6 +100,7 @@ class Lanes:
         self._queue_timeout = queue_timeout
         self._capacity = Capacity(queue=settings.lane_queue_size, worker=settings.worker_queue_size)
         self._ids = CounterIds()
+        self._pace = Pace(settings.lane_transactions)
         self._lanes: dict[str, Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.lost: dict[str, set[str]] = {}
@@ -133,6 +134,7 @@ class Lanes:
             HitQueue(self._capacity),
             self.connections,
             self._ids,
+            self._pace,
             batch_size=self.settings.batch_size,
             transactions=self.settings.lane_transactions,
             lost=self.lost.pop(name, set()),
@@ -162,6 +164,7 @@ class Lane:
         queue: HitQueue,
         connections: LaneConnections,
         ids: CounterIds,
+        pace: Pace,
         *,
         batch_size: int,
         transactions: int,
@@ -176,11 +179,11 @@ class Lane:
         """The names of lost connections that may still hold the counter's row."""
         self._connections = connections
         self._ids = ids
+        self._pace = pace
         self._batch_size = batch_size
         self._transactions = transactions
         self._open: list[Batch] = []
         """In flight, or about to be."""
-        self._pace = Pace(transactions)
         self._begun = 0.0
         """When the last batch was filled, by time.perf_counter()."""
         self._alone_until = 0.0
@@ -209,9 +212,10 @@ class Lane:
         """Processes batches one after another, as long as the next may begin."""
         while self._may_begin():
             batch = Batch(needs_recovery=bool(self.lost))
+            is_beside = bool(self._open)
             self._open.append(batch)
             try:
-                await self._process(batch)
+                await self._process(batch, is_beside=is_beside)
             except Exception:  # a bug, which must not stop the lane
                 log.exception("counter %s: a batch was given up", self.name)
                 self._fill(batch)
@@ -258,8 +262,11 @@ class Lane:
         """Returns the Idempotency-Keys of the hits that are being counted."""
         return {hit.key for batch in self._open for hit in batch.hits if hit.key is not None}
 
-    async def _process(self, batch: Batch) -> None:
-        """Fills the batch, and returns when all its hits are answered or it is given up."""
+    async def _process(self, batch: Batch, *, is_beside: bool) -> None:
+        """Fills the batch, and returns when all its hits are answered or it is given up.
+
+        One that begins beside others leaves the hits in the queue if there is no connection for it.
+        """
         for failed in itertools.count():
             connection = None
             try:
@@ -271,9 +278,9 @@ class Lane:
                     if not batch.hits or await attempt(connection, batch):
                         return
             except (NotConnected, StatementRefused) as error:
-                if not batch.is_filled and len(self._open) > 1:
+                if is_beside and not batch.is_filled:
                     self._alone_until = time.perf_counter() + _DELAYS[-1]
-                    return  # the hits stay in the queue, for those that have a connection
+                    return
                 self._fill(batch)
                 code = error.code if isinstance(error, StatementRefused) else None
                 retry = code in _TRANSIENT or (code == ER_PACKET_TOO_LARGE and self._halve(batch))

@@ -25,7 +25,10 @@ much."""
 
 
 class Pace:
-    """A lane's. Starts without overlapping; what speaks for it is believed slowly, what speaks against it at once."""
+    """Of a worker's lanes, which share a database. Starts without overlapping.
+
+    What speaks for overlapping is believed slowly, what speaks against it at once.
+    """
 
     def __init__(self, transactions: int) -> None:
         """`transactions`: how many may be in flight."""
