@@ -14,6 +14,7 @@ import pytest
 from harness.databases import Database, DatabaseServer, make_database, private_mariadb
 from harness.load import get
 from harness.processes import Hypercorn, free_port, hypercorn, is_ready, wait_until
+from harness.proxy import delayed
 from service.counter.batch import receipt_key
 from tests.conftest import SECRET_KEY, migrate
 from tests.counter.audit import audit
@@ -121,15 +122,19 @@ def assert_receipts_say_what_clients_know(database: Database, hits: list[Hit]) -
 
 @pytest.mark.long
 @pytest.mark.parametrize("seconds", [pytest.param(60, marks=pytest.mark.rehearsal), pytest.param(10, id="shortened")])
+@pytest.mark.parametrize("delay", [pytest.param(0.0, id="near"), pytest.param(0.005, id="far")])
 async def test_a_minute_with_killed_databases_and_workers_breaks_no_guarantee(
-    plain_environment: dict[str, str], tmp_path: Path, seconds: int
+    plain_environment: dict[str, str], tmp_path: Path, seconds: int, delay: float
 ) -> None:
+    """With the database `delay` seconds away, transactions of a lane overlap."""
     port = free_port()
     with ExitStack() as stack:
         server = stack.enter_context(private_mariadb(tmp_path, port))
         database = make_database(server)
         environment = {**plain_environment, **database.environment, "SECRET_KEY": SECRET_KEY}
         migrate(environment)
+        if delay:
+            environment["DB_PORT"] = str(stack.enter_context(delayed(port, delay)))
         clients = Clients()
 
         def start_service() -> Hypercorn:
@@ -146,7 +151,7 @@ async def test_a_minute_with_killed_databases_and_workers_breaks_no_guarantee(
             before, end = len(clients.hits), started + part * seconds
             while time.monotonic() < end or len(clients.hits) < before + 1000:
                 await asyncio.to_thread(end_some_sessions)
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.1 + 100 * delay)  # a new connection takes some ten round trips
 
         def end_some_sessions() -> None:
             with suppress(pymysql.err.OperationalError):

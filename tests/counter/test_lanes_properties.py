@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from harness.databases import Database
 from service.counter.batch import Receipt
 from service.counter.errors import IdempotencyKeyReused
+from service.counter.pace import Pace
 from service.platform.app import App
 from service.platform.database import Unavailable
 from tests.conftest import MakeApp
@@ -48,8 +49,15 @@ HITS = st.builds(
 STEPS = st.lists(HITS | st.builds(Kill), min_size=1, max_size=40)
 
 
-async def test_whatever_comes_the_books_are_right(shared: Database, make_app: MakeApp) -> None:
-    first, second = make_app(LANE_BATCH_SIZE=4, LANE_POOL_SIZE=1), make_app()
+@pytest.mark.parametrize("overlapping", [False, True])
+async def test_whatever_comes_the_books_are_right(
+    shared: Database, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, overlapping: bool
+) -> None:
+    sessions = 6 if overlapping else 1
+    first, second = make_app(LANE_BATCH_SIZE=4, LANE_POOL_SIZE=sessions), make_app(LANE_TRANSACTIONS=sessions)
+    if overlapping:  # the next transaction begins as soon as a hit waits
+        monkeypatch.setattr(Pace, "seconds", lambda _pace, _in_flight: 0.0)
+        monkeypatch.setattr(Pace, "overlaps", True)
     async with first.test_app(), second.test_app():
 
         @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
