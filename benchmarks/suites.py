@@ -17,6 +17,33 @@ FASTAPI_STACK = Stack(
 )
 
 
+def uvicorn(app: str, *options: str) -> Stack:
+    """Returns an ASGI application of this repository under uvicorn, set up as hypercorn.toml sets up Hypercorn."""
+    return Stack(
+        name="servers",
+        command=(
+            *("uvicorn", "--loop", "uvloop", "--http", "httptools", "--ws", "wsproto", "--lifespan", "on"),
+            *("--log-level", "warning", "--no-access-log", "--no-server-header", "--no-date-header"),
+            *("--no-proxy-headers", "--timeout-keep-alive", "75", "--timeout-graceful-shutdown", "30"),
+            *("--workers", "{workers}", "--port", "{port}", *options, app),
+        ),
+        pool_size=2,
+    )
+
+
+def granian(app: str, *options: str) -> Stack:
+    """Returns an ASGI application of this repository under granian, set up as hypercorn.toml sets up Hypercorn."""
+    return Stack(
+        name="servers",
+        command=(
+            *("granian", "--interface", "asgi", "--loop", "uvloop", "--http", "1", "--log-level", "warning"),
+            *("--backlog", "2048", "--http1-buffer-size", "32768", "--workers-kill-timeout", "30"),
+            *("--workers", "{workers}", "--port", "{port}", *options, app),
+        ),
+        pool_size=2,
+    )
+
+
 @dataclass(frozen=True)
 class Server:
     """A server: an application on Hypercorn, or a stack in an environment of its own."""
@@ -107,6 +134,8 @@ SERVERS = {
     "flask_patch, slow": Server(stack=FLASK_PATCH_STACK, slow=SLOW, pool=SLOW_POOL),
     "fastapi": Server(stack=FASTAPI_STACK),
     "fastapi, slow": Server(stack=FASTAPI_STACK, slow=SLOW, pool=SLOW_POOL),
+    "uvicorn": Server(stack=uvicorn("benchmarks.applications:make", "--factory")),
+    "granian": Server(stack=granian("benchmarks.applications:make", "--factory")),
 }
 
 CEILING, ALONE = "Tally's stack without a database", "Quart, one transaction a request"
@@ -252,4 +281,32 @@ PLATFORM = Suite(
     steady=_NO_DATABASE,
 )
 
-SUITES = {"stacks": STACKS, "counter": COUNTER, "platform": PLATFORM}
+_UNDER = {"near": "Hypercorn", "uvicorn": "uvicorn", "granian": "granian"}
+_PATHS = {"counter": "/", "without a database": "/without-database"}
+
+
+def _under(server: str, what: str) -> str:
+    return f"{what}, {_UNDER[server]}"
+
+
+OTHER_SERVERS = Suite(
+    title="The same application under other servers",
+    candidates=tuple(
+        Candidate(_under(server, what), server, path) for what, path in _PATHS.items() for server in _UNDER
+    ),
+    plan=tuple(
+        Closed(connections, tuple(_under(server, what) for what in _PATHS for server in _UNDER))
+        for connections in (1, 16, 64, 256)
+    ),
+    claims=tuple(
+        Claim(_under(server, what), _under("near", what), connections)
+        for what in _PATHS
+        for server in ("uvicorn", "granian")
+        for connections in (1, 16, 64, 256)
+    ),
+    rounds=5,
+    seconds=4,
+    steady=_under("near", "without a database"),
+)
+
+SUITES = {"stacks": STACKS, "counter": COUNTER, "platform": PLATFORM, "servers": OTHER_SERVERS}

@@ -36,7 +36,11 @@ LEFT_OUT = (
     "harness/environments.py",
     "harness/load.py",
     "harness/machine.py",
-    *(f"requirements/{name}.{ending}" for name in ("charts", "fastapi", "flask_patch") for ending in ("in", "txt")),
+    *(
+        f"requirements/{name}.{ending}"
+        for name in ("charts", "fastapi", "flask_patch", "servers")
+        for ending in ("in", "txt")
+    ),
     # What makes copies.
     STARTER,
     "deploy/new_application.py",

@@ -20,9 +20,10 @@ from service.platform.settings import ROOT
 
 @dataclass(frozen=True)
 class Stack:
-    """A server that runs in the environment of its name."""
+    """A server that runs in an environment of its own."""
 
     name: str
+    """Of its environment, which several may share."""
     command: tuple[str, ...]
     """Arguments of its Python after -m; {workers} and {port} are filled in."""
     pool_size: int
@@ -72,19 +73,31 @@ def serving(
     `database`: the environment that names it. `pool`: connections of each worker; None: the stack's own number.
     `slow`: seconds that each transaction sleeps first. Raises NotInstalled.
     """
+    settings = {**database, "POOL_SIZE": str(pool or stack.pool_size), "SLOW_DATABASE": str(slow)}
+    with running(stack, settings, workers=workers, log=log) as server:
+        wait_until(lambda: is_ready(server), process=server.process, log=log)
+        yield server.url
+
+
+@contextmanager
+def running(stack: Stack, settings: Mapping[str, str], *, workers: int, log: Path) -> Iterator[Hypercorn]:
+    """Runs the stack in an environment of `settings` until the end of the block; it may not be ready yet.
+
+    Raises NotInstalled.
+    """
     port = free_port()
     command = [part.format(workers=workers, port=port) for part in stack.command]
-    settings = {**database, "POOL_SIZE": str(pool or stack.pool_size), "SLOW_DATABASE": str(slow)}
     python = environment(stack.name)
+    own = {
+        name: value for name, value in settings.items() if name != "COVERAGE_AT_IMPORT"
+    }  # which is not installed there
     with log.open("w") as file:
         # A group of its own, by which its workers are found even where their parent has died.
         process = subprocess.Popen(
-            [python, "-m", *command], cwd=ROOT, env=settings, stdout=file, stderr=file, start_new_session=True
+            [python, "-m", *command], cwd=ROOT, env=own, stdout=file, stderr=file, start_new_session=True
         )
-    server = Hypercorn(process, port, log)
     try:
-        wait_until(lambda: is_ready(server), process=process, log=log)
-        yield server.url
+        yield Hypercorn(process, port, log)
     finally:
         try:
             stop(process)

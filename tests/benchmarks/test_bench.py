@@ -37,6 +37,13 @@ def test_other_stacks_are_measured_beside_it_with_a_normal_and_a_slow_database()
     assert len(re.findall(r"^\| .* \| [1-9]\d* \(\d+\) \| 0 \|$", ended.stdout, re.MULTILINE)) == 3, ended.stdout
 
 
+@pytest.mark.native
+def test_the_application_is_measured_under_other_servers() -> None:
+    ended = bench("servers", *BRIEF, "--only", "counter, uvicorn", "without a database, granian")
+    assert ended.returncode == 0, ended.stderr
+    assert len(re.findall(r"^\| .* \| [1-9]\d* \(\d+\) \| 0 \|$", ended.stdout, re.MULTILINE)) == 2, ended.stdout
+
+
 @contextmanager
 def benchmark_of_the_counter(log: Path, until: str) -> Iterator[tuple["subprocess.Popen[bytes]", list[psutil.Process]]]:
     """Begins a long benchmark; when it has printed `until`, gives it and its children, which must end in the block."""
