@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 def register(app: Quart) -> None:
-    """Makes a worker of Hypercorn's leave as described; elsewhere (`quart run`) it changes nothing."""
+    """Makes a worker of Hypercorn's leave as described; elsewhere (`quart run`, other servers) it changes nothing."""
     if (given := _given_by_hypercorn()[0]) is not None:
         _read_without_its_lock(given)
 
@@ -40,7 +40,7 @@ def register(app: Quart) -> None:
     async def leave_in_order() -> AsyncGenerator[None]:
         master, (event, sockets) = multiprocessing.parent_process(), _given_by_hypercorn()
         if master is None or event is None or sys.platform == "win32":
-            if master is not None and event is None:
+            if master is not None and event is None and not _is_another_server():
                 log.error(
                     "this worker was given no shutdown event that is known here (Hypercorn 0.18 does): it does not end "
                     "its requests before it leaves; use the Hypercorn that requirements/production.txt pins"
@@ -107,6 +107,12 @@ async def _refuse_when_leaving(event: Event, sockets: Iterable[socket.socket]) -
     finally:
         for _, duplicate in shared:
             duplicate.close()
+
+
+def _is_another_server() -> bool:
+    """Whether this process is a worker of another server than Hypercorn, by the function that it was started with."""
+    target = getattr(multiprocessing.current_process(), "_target", None)
+    return getattr(target, "__module__", "hypercorn").partition(".")[0] != "hypercorn"
 
 
 def _given_by_hypercorn() -> tuple[Event | None, list[socket.socket]]:
