@@ -37,7 +37,8 @@ def granian(app: str, *options: str) -> Stack:
         name="servers",
         command=(
             *("granian", "--interface", "asgi", "--loop", "uvloop", "--http", "1", "--log-level", "warning"),
-            *("--backlog", "2048", "--http1-buffer-size", "32768", "--workers-kill-timeout", "30"),
+            *("--backlog", "2048", "--http1-buffer-size", "32768", "--http1-header-read-timeout", "60000"),
+            *("--workers-kill-timeout", "30"),
             *("--workers", "{workers}", "--port", "{port}", *options, app),
         ),
         pool_size=2,

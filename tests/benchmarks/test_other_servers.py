@@ -313,15 +313,16 @@ def test_granian_ends_when_a_worker_is_killed_unless_it_is_told_to_replace_it(
         assert refuses(server)
 
 
-def test_granian_loses_a_stop_while_its_workers_start(
-    database: Database, environment: dict[str, str], tmp_path: Path
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_stop_while_the_workers_start_is_lost_by_granian(
+    name: str, database: Database, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    stack = granian(PROBE, "--workers-kill-timeout", "2")
-    with running(stack, environment, workers=1, log=tmp_path / "log") as server:
+    options = {"uvicorn": (), "granian": ("--workers-kill-timeout", "2")}[name]
+    with running(SERVERS[name](PROBE, *options), environment, workers=2, log=tmp_path / "log") as server:
         wait_until(lambda: psutil.Process(server.process.pid).children(), process=server.process)
         server.process.terminate()
         server.process.wait(20)
-        assert server.logged("Killing worker-1 after it refused to gracefully stop")
+        assert server.logged("after it refused to gracefully stop") == (name == "granian")
 
 
 MISSING = 'Environment variable "SECRET_KEY" not set'
@@ -357,3 +358,9 @@ def test_the_application_has_the_same_versions_as_in_production() -> None:
     assert pins["production"] <= pins["servers"]
     added = {pin.partition("==")[0] for pin in pins["servers"] - pins["production"]}
     assert added == {"granian", "httptools", "uvicorn"}
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_the_document_has_the_command_that_is_measured_and_tested_here(name: str) -> None:
+    document = " ".join((ROOT / "docs/ceiling.md").read_text().replace("\\\n", "").split())
+    assert " ".join(SERVERS[name]("service.asgi:app").command).format(workers=2, port=8000) in document
