@@ -61,7 +61,7 @@ def service(
             **plain_environment,
             **database.environment,
             "SECRET_KEY": SECRET_KEY,
-            "BODY_TIMEOUT": "2",
+            "BODY_TIMEOUT": "3",
             "MAX_BODY_SIZE": "2000",
             "TRUSTED_PROXIES": ANOTHER,
         }
@@ -201,7 +201,7 @@ def test_the_handler_is_cancelled_when_the_client_leaves_before_the_answer(servi
     with connect(service) as connection:
         connection.sendall(REQUESTS[kind] % wait.encode())
         wait_until(lambda: service.logged(f"{wait} waits"))
-    wait_until(lambda: service.logged(f"{wait} is cancelled"), limit=1.5)  # a body that is awaited may take 2 s
+    wait_until(lambda: service.logged(f"{wait} is cancelled"), limit=2.5)  # a body that is awaited may take 3 s
 
 
 def test_a_stream_comes_part_by_part_and_ends_when_its_client_leaves(service: Hypercorn) -> None:
@@ -245,7 +245,7 @@ def test_an_idle_connection_is_closed_and_by_uvicorn_no_half_request_ever(name: 
 def test_requests_in_flight_at_sigterm_are_answered_and_uvicorn_leaves_new_clients_waiting(
     name: str, database: Database, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    settings = {**environment, "REQUEST_TIMEOUT": "4", "DB_STATEMENT_TIMEOUT": "3", "DB_LOCK_TIMEOUT": "2"}
+    settings = {**environment, "REQUEST_TIMEOUT": "5", "DB_STATEMENT_TIMEOUT": "3", "DB_LOCK_TIMEOUT": "2"}
     with started(SERVERS[name](PROBE), settings, tmp_path / "log", workers=2) as server, ExitStack() as stack:
 
         def ask(path: str) -> http.client.HTTPConnection:
@@ -253,15 +253,15 @@ def test_requests_in_flight_at_sigterm_are_answered_and_uvicorn_leaves_new_clien
             client.request("GET", path)
             return client
 
-        begun = [ask("/probe/quiet?seconds=3").getresponse() for _ in range(6)]
+        begun = [ask("/probe/quiet?seconds=4").getresponse() for _ in range(6)]
         assert [answer.readline() for answer in begun] == [b"data: begin\n"] * 6
         not_begun = ask("/probe/ready-after-sigterm")
         wait_until(lambda: server.logged("waiting for the drain"))
         server.process.send_signal(signal.SIGTERM)
         if name == "granian":
-            wait_until(lambda: refuses(server), limit=2.5)
+            wait_until(lambda: refuses(server), limit=3.5)
         else:
-            wait_until(lambda: is_left_waiting(server), limit=2.5)
+            wait_until(lambda: is_left_waiting(server), limit=3.5)
         assert server.process.poll() is None
         assert [answer.read() for answer in begun] == [b"\ndata: end\n\n"] * 6
         # Neither tells the application that it stops: draining() stays false, until the request's time is up.
