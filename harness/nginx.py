@@ -143,7 +143,10 @@ class Nginx:
             return received
 
     def access_log(self) -> list[dict[str, object]]:
-        """Returns the lines of the access log, which are JSON objects."""
+        """Returns the lines of the access log, which are JSON objects; those of different workers in any order.
+
+        A line comes up to a second after its request was answered.
+        """
         return [
             json.loads(line) for line in self.output.read_text(errors="replace").splitlines() if line.startswith("{")
         ]
@@ -158,9 +161,16 @@ def render(directory: Path, **settings: str) -> "subprocess.CompletedProcess[str
 
 @contextmanager
 def nginx(
-    directory: Path, *upstreams: str, edit: Mapping[str, str] = MappingProxyType({}), **settings: str
+    directory: Path,
+    *upstreams: str,
+    edit: Mapping[str, str] = MappingProxyType({}),
+    stdout: int | None = None,
+    **settings: str,
 ) -> Iterator[Nginx]:
-    """Runs nginx in front of the upstreams until the end of the block, with `edit`ed times if a test cannot wait."""
+    """Runs nginx in front of the upstreams until the end of the block, with `edit`ed times if a test cannot wait.
+
+    The access log goes to the file descriptor `stdout` if there is one.
+    """
     port = free_port()
     rendered = render(directory, LISTEN=f"127.0.0.1:{port}", UPSTREAM=",".join(upstreams), **settings)
     assert rendered.returncode == 0, rendered.stderr
@@ -174,7 +184,7 @@ def nginx(
     output = directory / "output"
     with output.open("a") as file:  # nginx writes to it in two ways
         command = ["nginx", "-p", str(directory), "-c", "nginx.conf", "-e", "stderr", "-g", "daemon off;"]
-        process = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, "PATH": PATH})
+        process = subprocess.Popen(command, stdout=stdout or file, stderr=file, env={**os.environ, "PATH": PATH})
     try:
         wait_until(lambda: _listens(port), process=process, log=output)
         yield Nginx(port, output)

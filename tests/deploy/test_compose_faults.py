@@ -149,8 +149,11 @@ def test_a_stopped_replica_ends_what_it_holds_within_its_time_and_the_other_take
         assert [one.result() for one in slow] == [200] * 10
         stop.result()
     assert inspect(stopped)["State"]["ExitCode"] == 0  # not 137, as one that its time had run out for
-    served = [line["upstream"].partition(":")[0] for line in probe.access_log() if "/probe/sleep" in line["uri"]]
-    assert set(served) & set(address)
+
+    def served() -> set[str]:
+        return {line["upstream"].partition(":")[0] for line in probe.access_log() if "/probe/sleep" in line["uri"]}
+
+    wait_until(lambda: served() & set(address))
     docker("start", stopped)
     probe.wait_until_ready()
 
@@ -166,7 +169,13 @@ def test_the_service_believes_only_nginx_about_the_client_also_after_nginx_was_r
 
     def seen_through_nginx() -> str:
         answer = httpx.get(f"{probe.url}/probe/client", headers=lie)
-        assert answer.text == f"http {probe.access_log()[-1]['client']}"
+
+        def logged() -> set[str]:
+            request_id = answer.headers["X-Request-ID"]
+            return {line["client"] for line in probe.access_log() if line["request_id"] == request_id}
+
+        wait_until(logged)
+        assert {answer.text} == {f"http {client}" for client in logged()}
         return answer.text
 
     first = seen_through_nginx()

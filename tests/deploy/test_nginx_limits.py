@@ -91,7 +91,7 @@ def test_slow_clients_are_dropped_while_others_are_served(service: Upstream, tmp
         assert proxy.get().status == 200
         assert [one.result(timeout=10) for one in slow] == [b"", b""]
         wait_until(lambda: len(proxy.access_log()) == 3)
-        assert [line["status"] for line in proxy.access_log()] == ["200", "408", "408"]
+        assert sorted(str(line["status"]) for line in proxy.access_log()) == ["200", "408", "408"]
     assert len(service.requests) == 1
 
 
