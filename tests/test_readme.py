@@ -33,8 +33,8 @@ RUN_BY = {
     "hypercorn --config hypercorn.toml service.asgi:app": (
         f"{COMMANDS}::test_alembic_quart_and_hypercorn_work_with_quartenv_alone"
     ),
-    "docker-compose -f docker-compose.prod.yml up --detach --scale web=4": (
-        "tests/deploy/test_compose_faults.py::test_more_replicas_get_their_share_within_seconds_with_no_edit"
+    "WEB_REPLICAS=4 docker-compose -f docker-compose.prod.yml up --detach": (
+        "tests/deploy/test_compose.py::test_the_replicas_share_the_processors_however_many_they_are"
     ),
     "docker-compose -f docker-compose.prod.yml run --rm migrate current": (
         "tests/deploy/test_compose.py::test_the_migration_job_takes_any_command_of_alembics"

@@ -103,7 +103,7 @@ def _read_settings(env: FileAwareEnv) -> Settings:
         environment=environment,
         secret_key=env.str("SECRET_KEY", validate=_length(minimum=16)),
         log_level=_log_level(env),
-        workers=env.int("WORKERS", 2, validate=between(1, 256)),
+        workers=_workers(env),
         request_timeout=env.float("REQUEST_TIMEOUT", 15.0, validate=between(0.1, 25)),
         body_timeout=env.float("BODY_TIMEOUT", 10.0, validate=between(0.1, 25)),
         max_body_size=env.int("MAX_BODY_SIZE", 65_536, validate=between(1_024, 1_073_741_824)),
@@ -116,6 +116,11 @@ def _read_settings(env: FileAwareEnv) -> Settings:
     if settings.request_timeout <= database.statement_timeout:
         raise ValueError("REQUEST_TIMEOUT must be longer than DB_STATEMENT_TIMEOUT")
     return settings
+
+
+def _workers(env: FileAwareEnv) -> int:
+    """Whoever starts a replica makes a number of `auto`; left is Hypercorn's own command, with hypercorn.toml's."""
+    return 2 if env.str("WORKERS", "auto") == "auto" else env.int("WORKERS", validate=between(1, 256))
 
 
 def _read_migration_settings(env: FileAwareEnv) -> MigrationSettings:

@@ -36,6 +36,22 @@ def test_one_command_on_a_fresh_clone_brings_all_up(stack: Stack) -> None:
         assert inspect(container)["State"]["ExitCode"] == 0
 
 
+def test_the_replicas_share_the_processors_however_many_they_are(stack: Stack) -> None:
+    processors = int(docker("exec", stack.containers("web")[0], "nproc"))
+    fit = 5  # into mem_limit
+
+    def workers() -> list[int]:
+        return [docker("top", web).count("--multiprocessing-fork") for web in stack.containers("web")]
+
+    assert workers() == [min(-(-processors // 2), fit)] * 2
+    try:
+        stack.over(WEB_REPLICAS="4").up()
+        assert workers() == [min(-(-processors // 4), fit)] * 4
+        assert stack.compose("logs", "web").stdout.count("processors for 4 replicas") == 4
+    finally:
+        stack.up()
+
+
 def test_it_answers_through_nginx_on_127_0_0_1_and_nothing_else_is_published(stack: Stack) -> None:
     answer = httpx.get(f"{stack.url}/livez")
     assert (answer.status_code, answer.text) == (200, "alive\n")

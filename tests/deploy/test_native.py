@@ -14,6 +14,7 @@ import pytest
 
 from harness.native import Installation, installation
 from harness.processes import free_port, wait_until
+from service.platform.settings import ROOT
 
 pytestmark = pytest.mark.native
 
@@ -29,6 +30,14 @@ def running(tmp_path_factory: pytest.TempPathFactory, plain_environment: dict[st
 def test_it_answers_where_it_says(running: Installation) -> None:
     assert f"it answers on {running.url} " in running.output.read_text()
     assert running.answers()
+
+
+def test_it_has_a_worker_for_each_processor_that_it_may_use(running: Installation) -> None:
+    chosen = subprocess.run([ROOT / "deploy/processors"], capture_output=True, text=True, check=True).stdout.strip()
+    assert f"-- WORKERS=auto: {chosen}\n" in running.output.read_text()
+    wait_until(lambda: len(running.program("spawn_main")) == int(chosen.split()[0]))
+    noted = (running.directory / ".run/environment").read_text().splitlines()
+    assert f"export WORKERS={chosen.split()[0]}" in noted, "the service does not know how many workers there are"
 
 
 def test_nothing_but_nginx_listens_beyond_this_machine_and_all_that_it_writes_is_closed_to_others(

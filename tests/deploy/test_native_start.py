@@ -51,6 +51,8 @@ def test_a_port_in_use_is_named_with_the_setting_that_changes_it(fresh: Installa
         ("HTTP_PORT", "http", "run: Cannot listen on 127.0.0.1, port http"),
         ("HTTP_ADDRESS", "192.0.2.1", "run: Cannot listen on 192.0.2.1, port"),
         ("MAX_BODY_SIZE", "much", "MAX_BODY_SIZE is malformed"),
+        ("WORKERS", "two", "run: WORKERS is malformed: see .quartenv.example."),
+        ("WORKERS", "-1", "run: WORKERS is malformed: see .quartenv.example."),
         ("TRUSTED_BALANCERS", "10.0.0.0/8; evil", "TRUSTED_BALANCERS is malformed"),
     ],
 )
@@ -58,7 +60,7 @@ def test_a_malformed_setting_is_named(fresh: Installation, setting: str, value: 
     assert sentence in refused(fresh, **{setting: value})
 
 
-@pytest.mark.parametrize(("setting", "value"), [("WORKERS", "two"), ("SECRET_KEY", "short")])
+@pytest.mark.parametrize(("setting", "value"), [("WORKERS", "0"), ("SECRET_KEY", "short")])
 def test_a_setting_that_the_service_refuses_ends_the_start_at_once(
     fresh: Installation, setting: str, value: str
 ) -> None:
@@ -71,9 +73,9 @@ def test_what_is_shown_of_a_log_is_of_this_start(fresh: Installation) -> None:
     logs = fresh.directory / ".run/logs"
     logs.mkdir(parents=True)
     (logs / "hypercorn.log").write_text("of an earlier start\n" * 20)
-    said = refused(fresh, WORKERS="two")
+    said = refused(fresh, WORKERS="0")
     assert "of an earlier start" not in said
-    assert "invalid int value: 'two'" in said
+    assert "it must be from 1 to 256" in said
 
 
 def test_a_supervisor_that_ends_is_noticed_at_once(fresh: Installation) -> None:

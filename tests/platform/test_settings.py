@@ -2,6 +2,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ def test_what_has_a_default_need_not_be_set() -> None:
     settings = load_settings()
     assert (settings.environment, settings.workers, settings.database.port) == ("production", 2, 3306)
     assert settings.database.name == "tally"
+    assert settings.workers == tomllib.loads((ROOT / "hypercorn.toml").read_text())["workers"]
     assert settings.trusted_proxies == ("127.0.0.1", "::1")
 
 
@@ -50,6 +52,8 @@ def test_a_missing_setting_is_named(name: str, monkeypatch: pytest.MonkeyPatch) 
         ("LOG_LEVEL", "LOUD"),
         ("WORKERS", "two"),
         ("WORKERS", "0"),
+        ("WORKERS", "-1"),
+        ("WORKERS", ""),
         ("DB_PORT", "99999"),
         ("DB_POOL_SIZE", "1.5"),
         ("DB_POOL_TIMEOUT", "5s"),
