@@ -91,8 +91,8 @@ class _Idle(NamedTuple):
 class LaneConnections:
     """A worker's connections for its lanes, at most `size`. Waiters are served first in, first out.
 
-    They come from a pool of SQLAlchemy's, and are kept out of it: to give one back and to get it again would take 50 us,
-    where a hit alone takes 700.
+    They come from a pool of SQLAlchemy's, and are kept out of it: to give one back and to get it again takes 50 us.
+    A hit alone takes 700.
     """
 
     def __init__(self, settings: DatabaseSettings, size: int) -> None:

@@ -35,6 +35,7 @@ import itertools
 import logging
 import time
 from functools import partial
+from typing import TypeVar
 
 from service.counter.batch import Batch, Hit, Receipt
 from service.counter.connections import ConnectionLost, LaneConnection, LaneConnections, NotConnected, StatementRefused
@@ -74,20 +75,21 @@ the rate and 3.6 times the hits a transaction at 256 connections, 1.04 and 1.7 a
 _LONGEST_GATHERING = 0.02
 """Seconds after which a batch is closed however many come in."""
 
-_KNOWN_IDS = 10_000
-"""How many counters' ids a worker remembers."""
+_KNOWN = 10_000
+"""How many counters a worker remembers."""
+
+_T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 
 
-class CounterIds(dict[str, int]):
-    """A cache of the counters' ids by name."""
+class LimitedDict(dict[str, _T]):
+    """By the names of up to _KNOWN counters; it is emptied when it is full."""
 
-    def remember(self, name: str, counter_id: int) -> None:
-        """Adds an id; a full cache is emptied first."""
-        if len(self) >= _KNOWN_IDS:
+    def __setitem__(self, name: str, value: _T) -> None:
+        if len(self) >= _KNOWN:
             self.clear()
-        self[name] = counter_id
+        super().__setitem__(name, value)
 
 
 class Lanes:
@@ -99,9 +101,11 @@ class Lanes:
         self.connections = connections
         self._queue_timeout = queue_timeout
         self._capacity = Capacity(queue=settings.lane_queue_size, worker=settings.worker_queue_size)
-        self._ids = CounterIds()
+        self._ids = LimitedDict[int]()
         self._pace = Pace(settings.lane_transactions)
         self._lanes: dict[str, Lane] = {}
+        self._crowded = LimitedDict[None]()
+        """The counters whose lanes ended with a batch of several hits."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.lost: dict[str, set[str]] = {}
         """By counter, lost connections that an ended lane has left to the next one."""
@@ -137,6 +141,7 @@ class Lanes:
             self._pace,
             batch_size=self.settings.batch_size,
             transactions=self.settings.lane_transactions,
+            is_crowded=name in self._crowded,
             lost=self.lost.pop(name, set()),
         )
         self._lanes[name] = lane
@@ -151,6 +156,10 @@ class Lanes:
             await lane.run()
         finally:
             del self._lanes[lane.name]
+            if lane.is_crowded:
+                self._crowded[lane.name] = None
+            else:
+                self._crowded.pop(lane.name, None)
             if lane.lost:
                 self.lost[lane.name] = lane.lost
 
@@ -163,11 +172,12 @@ class Lane:
         name: str,
         queue: HitQueue,
         connections: LaneConnections,
-        ids: CounterIds,
+        ids: LimitedDict[int],
         pace: Pace,
         *,
         batch_size: int,
         transactions: int,
+        is_crowded: bool,
         lost: set[str],
     ) -> None:
         """`transactions`: how many may be in flight."""
@@ -188,8 +198,8 @@ class Lane:
         """When the last batch was filled, by time.perf_counter()."""
         self._alone_until = 0.0
         """Until when no batch begins beside others, since there was no connection for one."""
-        self._is_busy = False
-        """Whether the last batch had more than one hit."""
+        self.is_crowded = is_crowded
+        """Whether hits came together, or while others were in flight, when the last batch began."""
         self._timer: asyncio.TimerHandle | None = None
 
     def put(self, hit: Hit) -> None:
@@ -223,6 +233,7 @@ class Lane:
                 await asyncio.sleep(_DELAYS[-1])
             finally:
                 self._open.remove(batch)
+            self.is_crowded = self.is_crowded or bool(self.queue)
         self._set_timer()
 
     def _may_begin(self) -> bool:
@@ -301,7 +312,7 @@ class Lane:
 
     async def _gather(self) -> None:
         """Waits while hits arrive, so that requests that are being read now join this batch."""
-        if self._pace.overlaps or (len(self.queue) == 1 and not self._is_busy):
+        if self._pace.overlaps or (len(self.queue) == 1 and not self.is_crowded):
             return  # the next transaction is near, or nobody else comes
         end = asyncio.get_running_loop().time() + _LONGEST_GATHERING
         quiet, before = 0, len(self.queue)
@@ -314,7 +325,7 @@ class Lane:
         if not batch.is_filled:
             batch.fill(self.queue.take(self._batch_size, self._open_keys()))
             self._begun = time.perf_counter()
-            self._is_busy = len(batch.hits) > 1
+            self.is_crowded = len(batch.hits) > 1
 
     def _halve(self, batch: Batch) -> bool:
         """Puts the later half of the hits back into the queue, and returns whether that helps.
@@ -392,5 +403,5 @@ class Lane:
                 await connection.create(self.name)
                 counter_id = await connection.find(self.name)
             if counter_id is not None:
-                self._ids.remember(self.name, counter_id)
+                self._ids[self.name] = counter_id
         return counter_id

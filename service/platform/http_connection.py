@@ -188,10 +188,14 @@ async def _receive_end(receive: ASGIReceiveCallable) -> ASGIReceiveEvent:
 def has_no_body(scope: Any) -> bool:
     """Whether this is known before anything is received: in HTTP/1 a body is announced (RFC 9112, 6.3).
 
-    Quart's test client does not announce its bodies; it is not a server, of which the scope would tell.
+    Browsers announce an empty one, `Content-Length: 0`, with a POST. Quart's test client does not announce its bodies; it
+    is not a server, of which the scope would tell.
     """
     return (
         "server" in scope
         and scope["http_version"] in ("1.0", "1.1")
-        and not any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
+        and not any(
+            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
+            for name, value in scope["headers"]
+        )
     )

@@ -17,7 +17,7 @@ from wsproto.events import AcceptConnection, Request, TextMessage
 
 from harness.databases import DatabaseServer, new_database
 from harness.processes import Hypercorn, hypercorn, wait_until
-from service.platform.http_connection import DISCONNECT_WATCH_DELAY
+from service.platform.http_connection import DISCONNECT_WATCH_DELAY, has_no_body
 from tests.conftest import SECRET_KEY, MakeApp
 
 pytestmark = pytest.mark.any_database
@@ -27,6 +27,7 @@ IDLE = 2
 
 REQUESTS = {
     "without a body": b"GET /probe/wait/%b HTTP/1.1\r\nHost: x\r\n\r\n",
+    "with an empty body": b"POST /probe/wait/%b?read HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
     "with a body": b"POST /probe/wait/%b HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc",
     "with a body that is read": b"POST /probe/wait/%b?read HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc",
     "with half a body": b"POST /probe/wait/%b?read HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc",
@@ -86,6 +87,21 @@ def test_a_stream_that_outlasts_its_time_out_is_ended(service: Hypercorn) -> Non
     with pytest.raises(httpx.RemoteProtocolError):
         httpx.get(f"{service.url}/probe/stream/slow?timeout=0.5")
     assert service.logged("slow has ended")
+
+
+@pytest.mark.parametrize(
+    ("headers", "has_none"),
+    [
+        ([], True),
+        ([(b"content-length", b"0")], True),
+        ([(b"content-length", b"00")], True),
+        ([(b"content-length", b"10")], False),
+        ([(b"transfer-encoding", b"chunked")], False),
+        ([(b"content-length", b"0"), (b"transfer-encoding", b"chunked")], False),
+    ],
+)
+def test_a_request_whose_length_is_0_has_no_body(headers: list[tuple[bytes, bytes]], has_none: bool) -> None:
+    assert has_no_body({"server": ("127.0.0.1", 8000), "http_version": "1.1", "headers": headers}) == has_none
 
 
 @pytest.mark.parametrize("size", [0, 1, 60_000])
