@@ -188,8 +188,8 @@ async def _receive_end(receive: ASGIReceiveCallable) -> ASGIReceiveEvent:
 def has_no_body(scope: Any) -> bool:
     """Whether this is known before anything is received: in HTTP/1 a body is announced (RFC 9112, 6.3).
 
-    Browsers announce an empty one, `Content-Length: 0`, with a POST. Quart's test client does not announce its bodies; it
-    is not a server, of which the scope would tell.
+    Browsers announce an empty one with a POST: `Content-Length: 0`. Quart's test client does not announce its bodies;
+    it is not a server, of which the scope would tell.
     """
     return (
         "server" in scope
