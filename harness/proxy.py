@@ -147,7 +147,7 @@ async def _serve(here: Proxy, to: int, client: asyncio.StreamReader, to_client: 
             packet = await _packet(client)
             logged_in = logged_in or (packet[3] == 0 and packet[4] == COM_QUERY)
             if not here._matches(packet, logged_in):
-                here.later(partial(to_server.write, packet))
+                here.later(partial(_write, to_server, packet))
                 continue
             cut = here.cuts.pop(0)
             answers.cancel()
@@ -193,8 +193,13 @@ async def _cut(
 async def _forward(here: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with suppress(OSError):
         while data := await reader.read(65_536):
-            here.later(partial(writer.write, data))
+            here.later(partial(_write, writer, data))
     here.later(writer.close)
+
+
+def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
+    if not writer.is_closing():  # it may have ended during the delay: uvloop raises then
+        writer.write(data)
 
 
 async def _packet(reader: asyncio.StreamReader) -> bytes:
