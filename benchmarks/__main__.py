@@ -79,7 +79,7 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./run bench", description=__doc__)
     parser.add_argument(
-        "suite", nargs="?", default="stacks", choices=SUITES, help="stacks (default), counter or platform"
+        "suite", nargs="?", default="stacks", choices=SUITES, help=f"{', '.join(SUITES)}; stacks is the default"
     )
     parser.add_argument("--quick", action="store_true", help="fewer connections and rounds: minutes")
     parser.add_argument("--rounds", type=positive, help="how often each is measured")
