@@ -6,17 +6,17 @@ import shlex
 import shutil
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
 import psutil
 
 from benchmarks import charts, report
-from benchmarks.measuring import run_arrivals, run_wrk
+from benchmarks.measuring import run_arrivals, run_wrk, wait_for_answer
 from benchmarks.report import Results, load, ratio, render
 from benchmarks.servers import servers
-from benchmarks.suites import SUITES, Arriving, Candidate, Closed, Suite
+from benchmarks.suites import SERVERS, SUITES, Arriving, Candidate, Closed, Suite
 from harness.environments import NotInstalled
 from harness.machine import interrupt_at_any_signal, machine, raise_descriptors, software
 from loadtests.proof.measuring import FOREIGN_LIMIT, MeasuringError, Run
@@ -46,7 +46,7 @@ def main() -> int:
     wanted = {name for part in suite.plan for name in part.candidates}
     wanted |= {name for part in suite.arriving for name in part.candidates}
     candidates = {one.name: one for one in suite.candidates if one.name in wanted}
-    if reason := unfit(suite, despite_noise=given.despite_noise):
+    if reason := unfit(suite, candidates.values(), despite_noise=given.despite_noise):
         say(reason)
         return UNFIT
     results = begin(given)
@@ -133,8 +133,10 @@ def planned(given: argparse.Namespace) -> Suite:
     )
 
 
-def unfit(suite: Suite, *, despite_noise: bool) -> str | None:
+def unfit(suite: Suite, candidates: Iterable[Candidate], *, despite_noise: bool) -> str | None:
     """Returns the reason why the machine cannot measure this, None if it can."""
+    if any(SERVERS[one.server].sync for one in candidates) and shutil.which("strace") is None:
+        return "strace is needed for the slow disk: apt-get install strace, or leave it out by --only."
     most = max(part.connections for part in suite.plan)
     if reason := raise_descriptors(4 * most + 1000):
         return reason
@@ -181,6 +183,7 @@ def undisturbed(
 ) -> Run:
     """Returns the first run that other processes did not disturb, or the last of 1 + `repeated` disturbed ones."""
     for _ in range(1 + repeated):
+        wait_for_answer(url)
         if isinstance(part, Closed):
             run = run_wrk(one, url, part.connections, seconds, number=in_round)
         else:

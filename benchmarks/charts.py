@@ -19,7 +19,10 @@ def draw(results: Results) -> None:
     rate = "requests/s"
     _chart("connections", _rates(results, suites.ALL), by_connections, rate)
     _chart(
-        "slow-database", _rates(results, suites.SLOW_ONES), by_connections, f"{rate}, each transaction 100 ms longer"
+        "slow-database",
+        _rates(results, [suites.on(suites.SLEEPING, name) for name in (TALLY, *suites.PEERS)]),
+        by_connections,
+        f"{rate}, each transaction 100 ms longer",
     )
     _chart("arrivals", _tails(results), "arrivals/s, whether or not answered", "p99, ms from when due")
     _chart("workers", _by_workers(results), "workers", f"{rate} at 256 connections", log=False)

@@ -1,10 +1,12 @@
 """One measurement: by wrk, or by Locust where requests arrive at a fixed rate."""
 
+import http.client
 import json
 import os
 import subprocess
 import uuid
 from collections.abc import Iterable
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,19 @@ REPORT = Path(__file__).with_name("report.lua")
 
 USERS = 4
 """Users of the scenario; more only cost the machine more."""
+
+
+def wait_for_answer(url: str, limit: float = 120.0) -> None:
+    """Returns when the server has answered, or after `limit` seconds.
+
+    Most stacks still work on the hits of an earlier run when its clients have left: first in, first out.
+    """
+    with (
+        closing(http.client.HTTPConnection(url.removeprefix("http://"), timeout=limit)) as connection,
+        suppress(OSError, http.client.HTTPException),
+    ):
+        connection.request("GET", "/readyz")
+        connection.getresponse().read()
 
 
 def run_wrk(

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from benchmarks import slow_disk
 from benchmarks.receipts import fill
 from benchmarks.suites import SERVERS, Server
 from harness.databases import Database
@@ -30,6 +31,7 @@ def servers(names: Collection[str], *, workers: int, receipts: int, notes: list[
     with ExitStack() as stack:
         mariadb, folder = stack.enter_context(database_server())
         addresses: dict[str, str] = {}
+        slow_notes: dict[float, str] = {}
         behind = {server.behind for server in map(SERVERS.__getitem__, names) if server.behind}
         for name in sorted({*names, *behind}, key=lambda name: SERVERS[name].behind is not None):
             server = SERVERS[name]
@@ -38,15 +40,21 @@ def servers(names: Collection[str], *, workers: int, receipts: int, notes: list[
                 to = None if server.behind is None else addresses[server.behind]
                 addresses[name] = stack.enter_context(nginx(folder / f"nginx-{name}", to))
                 continue
-            # One each: hits that still wait after a run then load no other server.
-            database = stack.enter_context(migrated_database(mariadb))
+            # One each: hits that still wait after a run then load no other server. On a slow disk they would from
+            # another database of the same server, too: commits share their syncs.
+            on = mariadb
+            if server.sync:
+                on, commit = stack.enter_context(slow_disk.slow_disk(server.sync, mariadb))
+                slow_notes[server.sync] = slow_disk.note(server.sync, commit)
+            database = stack.enter_context(migrated_database(on))
             if server.full:
                 notes.append(note_on_filling(database, receipts))
             environment = environment_of(database, workers=server.workers or workers)
             if server.delay is not None:
-                environment["DB_PORT"] = str(stack.enter_context(delayed(mariadb.port, server.delay)))
+                environment["DB_PORT"] = str(stack.enter_context(delayed(on.port, server.delay)))
             log = folder / f"{name}.log"
             addresses[name] = stack.enter_context(serve(server, environment, log, server.workers or workers))
+        notes += slow_notes.values()
         yield addresses
 
 

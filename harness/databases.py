@@ -141,14 +141,20 @@ def configured_server() -> DatabaseServer | None:
 
 @contextmanager
 def private_mariadb(
-    directory: Path, port: int | None = None, *options: str, program: Path = MARIADB
+    directory: Path, port: int | None = None, *options: str, program: Path = MARIADB, under: Sequence[str] = ()
 ) -> Iterator[DatabaseServer]:
-    """Starts a MariaDB with its data in `directory`, as `./run up` does, and stops it at the end."""
+    """Starts a MariaDB with its data in `directory`, as `./run up` does, and stops it at the end.
+
+    `under`: a command that runs another, which then runs the server; the data directory is made without it. The
+    server must keep the process id of the command.
+    """
     port, password = port or free_port(), uuid.uuid4().hex
     init = directory / "root.sql"
     init.write_text(f"ALTER USER 'root'@'localhost' IDENTIFIED BY '{password}';\n")
     log = directory / "server.log"
-    with run_mariadb(directory / "mariadb", port, init, *options, log=log, program=program) as process:
+    if under:
+        subprocess.run([program.with_name("create"), directory / "mariadb"], check=True)
+    with run_mariadb(directory / "mariadb", port, init, *options, log=log, program=program, under=under) as process:
         server = DatabaseServer("127.0.0.1", port, "root", password, is_root=True, process=process)
         wait_until(lambda: _answers(server), process=process, log=log)
         yield server
@@ -156,11 +162,11 @@ def private_mariadb(
 
 @contextmanager
 def run_mariadb(
-    data: Path, port: int, init_file: Path, *options: str, log: Path, program: Path = MARIADB
+    data: Path, port: int, init_file: Path, *options: str, log: Path, program: Path = MARIADB, under: Sequence[str] = ()
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Runs a MariaDB that executes the file at its start, and does not wait for it; stops it at the end."""
     with log.open("w") as file:
-        process = subprocess.Popen([program, data, str(port), init_file, *options], stdout=file, stderr=file)
+        process = subprocess.Popen([*under, program, data, str(port), init_file, *options], stdout=file, stderr=file)
     try:
         yield process
     finally:

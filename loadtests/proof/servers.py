@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,13 +20,16 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def database_server() -> Iterator[tuple[DatabaseServer, Path]]:
-    """Starts a private, fully durable MariaDB; gives it and an empty folder, which both go at the end of the block."""
+def database_server(under: Sequence[str] = ()) -> Iterator[tuple[DatabaseServer, Path]]:
+    """Starts a private, fully durable MariaDB; gives it and an empty folder, which both go at the end of the block.
+
+    `under`: the command that it is run by, as `private_mariadb` has it.
+    """
     with tempfile.TemporaryDirectory(prefix="tally-load-") as name:
         folder = Path(name)
         (folder / "database").mkdir()
         say("starting a private MariaDB")
-        with private_mariadb(folder / "database", None, "--max-connections=3000") as server:
+        with private_mariadb(folder / "database", None, "--max-connections=3000", under=under) as server:
             yield server, folder
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,8 @@ import pytest
 from benchmarks import charts, report
 from benchmarks.__main__ import UNFIT, conclude, parse
 from benchmarks.report import Results, ratio, render
-from benchmarks.suites import CEILING, STACKS, SUITES, Arriving
+from benchmarks.slow_disk import SYNC
+from benchmarks.suites import CEILING, NEAR, SLOW_DISK, STACKS, SUITES, Arriving, on
 from harness.processes import wait_until
 from loadtests.proof.measuring import Run
 from loadtests.proof.stacks import FLASK_PATCH, TALLY, on_slow_database
@@ -35,6 +37,21 @@ def test_other_stacks_are_measured_beside_it_with_a_normal_and_a_slow_database()
     ended = bench(*BRIEF, "--quick", "--only", "Tally through nginx", FLASK_PATCH, on_slow_database(TALLY))
     assert ended.returncode == 0, ended.stderr
     assert len(re.findall(r"^\| .* \| [1-9]\d* \(\d+\) \| 0 \|$", ended.stdout, re.MULTILINE)) == 3, ended.stdout
+
+
+@pytest.mark.native
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace delays the syncs")
+def test_other_stacks_are_measured_with_a_database_that_is_far_and_with_a_slow_disk() -> None:
+    names = on(SLOW_DISK, TALLY), on(NEAR, TALLY)
+    ended = bench(*BRIEF, "--quick", "--only", *names)
+    assert ended.returncode == 0, ended.stderr
+    tails = dict(re.findall(r"^\| (.*) \| [1-9]\d* \((\d+)\) \| 0 \|$", ended.stdout, re.MULTILINE))
+    assert set(tails) == set(names), ended.stdout
+    # No machine is faster than a delay.
+    assert int(tails[on(NEAR, TALLY)]) >= 2
+    assert int(tails[on(SLOW_DISK, TALLY)]) >= 1000 * SYNC
+    (alone,) = re.findall(r"One commit alone then takes ([\d.]+) ms", ended.stdout)
+    assert float(alone) > 1000 * SYNC
 
 
 @pytest.mark.native
