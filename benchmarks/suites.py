@@ -17,6 +17,14 @@ FASTAPI_STACK = Stack(
     pool_size=2,
 )
 
+FASTAPI_HYPERCORN_STACK = replace(
+    FASTAPI_STACK,
+    command=(
+        *("hypercorn", "--config", "hypercorn.toml"),
+        *("--workers", "{workers}", "--bind", "127.0.0.1:{port}", "benchmarks.fastapi.app:app"),
+    ),
+)
+
 
 def uvicorn(app: str, *options: str) -> Stack:
     """Returns an ASGI application of this repository under uvicorn, set up as hypercorn.toml sets up Hypercorn."""
@@ -135,12 +143,13 @@ SERVERS = {
     "4 workers": Server(workers=4),
     "flask_patch": Server(stack=FLASK_PATCH_STACK),
     "fastapi": Server(stack=FASTAPI_STACK),
+    "fastapi, Hypercorn": Server(stack=FASTAPI_HYPERCORN_STACK),
     "uvicorn": Server(stack=uvicorn("benchmarks.applications:make", "--factory")),
     "granian": Server(stack=granian("benchmarks.applications:make", "--factory")),
 }
 
 CEILING, ALONE = "Tally's stack without a database", "Quart, one transaction a request"
-FASTAPI = "FastAPI, one transaction a request"
+FASTAPI, FASTAPI_HYPERCORN = "FastAPI, one transaction a request", "FastAPI under Hypercorn"
 NGINX, GENERATOR = "Tally through nginx", "nginx with a fixed answer (wrk's own limit)"
 ONE, FOUR, CEILING_ONE, CEILING_FOUR = (
     f"{name}; {workers}" for name in (TALLY, CEILING) for workers in ("1 worker", "4 workers")
@@ -181,6 +190,9 @@ SERVERS |= {
     for name, stack in (("near", None), ("fastapi", FASTAPI_STACK), ("flask_patch", FLASK_PATCH_STACK))
 }
 
+_ONE_CLIENT = (1, 4)
+"""Connections at which there is nothing to combine, and what differs is the application on the same server."""
+
 _WORKERS = (ONE, CEILING_ONE, FOUR, CEILING_FOUR)
 
 _COUNTING = (
@@ -196,6 +208,7 @@ _STACKS_CANDIDATES = (
     Candidate(ALONE, "near", "/alone"),
     Candidate(FASTAPI, "fastapi"),
     Candidate(FLASK_PATCH, "flask_patch"),
+    Candidate(FASTAPI_HYPERCORN, "fastapi, Hypercorn"),
     *(
         Candidate(on(database, name), on(database, server), path)
         for database in SLOW_DATABASES
@@ -225,7 +238,8 @@ def _measured(connections: int) -> tuple[str, ...]:
     slow = (
         on(database, name) for database in SLOW_DATABASES if connections in POINTS[database] for name in (TALLY, *PEERS)
     )
-    return (*ALL, *slow, *((GENERATOR,) if connections == 256 else ()))
+    others = (FASTAPI_HYPERCORN,) if connections in _ONE_CLIENT else (GENERATOR,) if connections == 256 else ()
+    return (*ALL, *slow, *others)
 
 
 _QUICK = Suite(
