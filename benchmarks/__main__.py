@@ -13,10 +13,12 @@ from datetime import UTC, datetime
 import psutil
 
 from benchmarks import charts, report
+from benchmarks.kept import Results, load
 from benchmarks.measuring import run_arrivals, run_wrk, wait_for_answer
-from benchmarks.report import Results, load, ratio, render
+from benchmarks.report import render
 from benchmarks.servers import servers
 from benchmarks.suites import SERVERS, SUITES, Arriving, Candidate, Closed, Suite
+from benchmarks.verdicts import judged, sentence
 from harness.environments import NotInstalled
 from harness.machine import interrupt_at_any_signal, machine, raise_descriptors, software
 from loadtests.proof.measuring import FOREIGN_LIMIT, MeasuringError, Run
@@ -220,10 +222,8 @@ def conclude(given: argparse.Namespace, suite: Suite, results: Results, status: 
         status = draw(results) if suite.charts else status
     else:
         say(where)
-    for claim in suite.claims:
-        found = ratio(results, claim)
-        if found is not None and found.verdict:
-            print(f"{claim.of} / {claim.to}: {found.median:.2f}, target {claim.target:g}: {found.verdict}")
+    for found in judged(results, suite):
+        print(sentence(found))
     steady = [run.rate for run in results.runs if run.candidate == suite.steady and run.connections == 256]
     if steady:
         spread = (max(steady) - min(steady)) / statistics.median(steady)

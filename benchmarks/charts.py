@@ -4,7 +4,8 @@ import statistics
 from collections.abc import Sequence
 
 from benchmarks import report, suites
-from benchmarks.report import Results, median_rate
+from benchmarks.kept import Results
+from benchmarks.report import median_rate
 from loadtests.proof.charts import Points
 from loadtests.proof.charts import draw as draw_chart
 from loadtests.proof.stacks import TALLY

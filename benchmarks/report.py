@@ -1,17 +1,16 @@
-"""The report: kept runs of one machine, their ratios with a verdict on each claim, and RESULTS.md."""
+"""The report: ratios with their verdicts, rates and latencies of the kept runs of one machine, and RESULTS.md."""
 
-import json
-import re
 import statistics
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from benchmarks.suites import SUITES, Claim, Suite
-from loadtests.proof.measuring import Run
+from benchmarks import kept
+from benchmarks.kept import Results, load
+from benchmarks.suites import SUITES, Suite
+from benchmarks.verdicts import bound, figure, label, ratio, summary
 
 FOLDER = Path(__file__).parent
-RESULTS, CHARTS, KEPT = FOLDER / "RESULTS.md", FOLDER / "charts", FOLDER / "results"
+RESULTS, CHARTS = FOLDER / "RESULTS.md", FOLDER / "charts"
 
 INTRODUCTION = """# Results
 
@@ -22,77 +21,19 @@ generator, service and database share the machine. The database is a fully durab
 """
 
 
-@dataclass
-class Results:
-    """The runs of a suite on one machine."""
-
-    suite: str
-    machine: str
-    software: str
-    date: str
-    commands: list[str]
-    notes: list[str] = field(default_factory=list)
-    runs: list[Run] = field(default_factory=list)
-
-    @property
-    def file(self) -> Path:
-        return KEPT / re.sub(r"[^a-z0-9]+", "-", self.machine.lower()).strip("-") / f"{self.suite}.json"
-
-    def save(self) -> None:
-        """Keeps the results, apart from those of other machines."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        self.file.write_text(json.dumps(asdict(self), indent=1) + "\n")
-
-    def of(self, candidate: str, connections: int, arrivals: int = 0) -> dict[str, Run]:
-        """Returns the candidate's runs by round."""
-        wanted = candidate, connections, arrivals
-        return {run.round: run for run in self.runs if (run.candidate, run.connections, run.arrivals) == wanted}
-
-
-def load(file: Path) -> Results:
-    found = json.loads(file.read_text())
-    return Results(**{**found, "runs": [Run(**run) for run in found["runs"]]})
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """The ratio of two candidates' rates: median, lowest and highest round, and the median of their p99s' ratio."""
-
-    claim: Claim
-    median: float
-    lowest: float
-    highest: float
-    tails: float
-
-    @property
-    def verdict(self) -> str:
-        if not self.claim.target:
-            return ""
-        covered = ", but the rounds cover the bound" if self.lowest < self.claim.target < self.highest else ""
-        return ("reached" if self.median >= self.claim.target else "not reached") + covered
-
-
-def ratio(results: Results, claim: Claim) -> Ratio | None:
-    """Returns the ratio of a claim, None without runs of both in one round."""
-    of, to = (results.of(name, claim.connections) for name in (claim.of, claim.to))
-    pairs = [(of[number], to[number]) for number in of if number in to and to[number].rate > 0]
-    if not pairs:
-        return None
-    ratios = [one.rate / other.rate for one, other in pairs]
-    tails = [one.p99 / other.p99 for one, other in pairs if other.p99 > 0] or [0.0]
-    return Ratio(claim, statistics.median(ratios), min(ratios), max(ratios), statistics.median(tails))
-
-
 def median_rate(results: Results, candidate: str, connections: int) -> float | None:
     runs = results.of(candidate, connections).values()
     return statistics.median(run.rate for run in runs) if runs else None
 
 
 def render(results: Results) -> str:
-    """Returns a suite's part of the report in Markdown: ratios first, then rates and latencies."""
+    """Returns a suite's part of the report in Markdown: verdicts first, then rates and latencies, then all ratios."""
     suite = SUITES[results.suite]
     commands = " and ".join(f"`{command}`" for command in dict.fromkeys(results.commands))
-    lines = [f"## {suite.title}", "", f"{commands}, {results.date}, on {results.machine}; {results.software}.", ""]
+    lines = [f"## {suite.title}", ""]
+    if verdicts := list(summary(results, suite)):
+        lines += [*verdicts, ""]
+    lines += [f"{commands}, {results.date}, on {results.machine}; {results.software}.", ""]
     lines += _charts(suite)
     lines += _rates(results, suite)
     lines += _arriving(results, suite)
@@ -109,33 +50,33 @@ def write(machine: str) -> None:
     """
     parts = []
     for name in SUITES:
-        kept = sorted(map(load, KEPT.glob(f"*/{name}.json")), key=lambda one: (one.machine == machine, one.date))
-        parts += [render(one) for one in kept[-1:]]
+        found = sorted(map(load, kept.KEPT.glob(f"*/{name}.json")), key=lambda one: (one.machine == machine, one.date))
+        parts += [render(one) for one in found[-1:]]
     RESULTS.write_text("\n".join([INTRODUCTION, *parts]))
 
 
 def _ratios(results: Results, suite: Suite) -> Iterator[str]:
     yield from (
         "",
-        "| ratio of rates | connections | median | lowest | highest | target | p99, ratio | |",
+        "| ratio | connections | median | lowest | highest | bound | p99, ratio | |",
         "|---|---|---|---|---|---|---|---|",
     )
     for claim in suite.claims:
         found = ratio(results, claim)
         if found is not None:
-            target = f"≥ {claim.target:g}" if claim.target else ""
+            median, lowest, highest, tails = map(figure, (found.median, found.lowest, found.highest, found.tails))
             yield (
-                f"| {claim.of} / {claim.to} | {claim.connections} | **{found.median:.2f}** | {found.lowest:.2f} | "
-                f"{found.highest:.2f} | {target} | {found.tails:.2f} | {found.verdict} |"
+                f"| {label(claim)} | {claim.connections} | **{median}** | {lowest} | {highest} | {bound(claim)} | "
+                f"{tails} | {found.verdict} |"
             )
 
 
 def _rates(results: Results, suite: Suite) -> Iterator[str]:
     connections = sorted({run.connections for run in results.runs if not run.arrivals})
     yield from (
-        f"Medians of requests/s, and of the 99th percentile of latency in ms, at {_list(connections)} connections:",
+        f"Medians of requests/s, and of p50 and p99 of latency in ms, at {_list(connections)} connections:",
         "",
-        f"| requests/s (p99) | {' | '.join(map(str, connections))} | failed |",
+        f"| requests/s (p50 / p99) | {' | '.join(map(str, connections))} | failed |",
         f"|---|{'---|' * (len(connections) + 1)}",
     )
     for candidate in suite.candidates:
@@ -143,8 +84,11 @@ def _rates(results: Results, suite: Suite) -> Iterator[str]:
         for number in connections:
             runs = results.of(candidate.name, number).values()
             failed += sum(run.failed for run in runs)
-            p99 = statistics.median(run.p99 for run in runs) if runs else 0
-            cells.append(f"{statistics.median(run.rate for run in runs):.0f} ({p99:.0f})" if runs else "")
+            if not runs:
+                cells.append("")
+                continue
+            rate, p50, p99 = (statistics.median(getattr(run, what) for run in runs) for what in ("rate", "p50", "p99"))
+            cells.append(f"{rate:.0f} ({_ms(p50)} / {_ms(p99)})")
         if any(cells):
             yield f"| {candidate.name} | {' | '.join(cells)} | {failed} |"
 
@@ -190,6 +134,10 @@ CHART_NAMES = {
     "arrivals": "99th percentile of latency by rate of arrivals",
     "workers": "Requests/s by workers",
 }
+
+
+def _ms(number: float) -> str:
+    return f"{number:.1f}" if number < 10 else f"{number:.0f}"
 
 
 def _list(numbers: Iterable[int]) -> str:

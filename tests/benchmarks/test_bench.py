@@ -15,15 +15,34 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks import charts, report
+from benchmarks import charts, kept, report
 from benchmarks.__main__ import UNFIT, conclude, parse
-from benchmarks.report import Results, ratio, render
+from benchmarks.kept import Results
+from benchmarks.report import render
 from benchmarks.slow_disk import SYNC
-from benchmarks.suites import CEILING, NEAR, SLOW_DISK, STACKS, SUITES, Arriving, on
+from benchmarks.suites import (
+    ALONE,
+    CEILING,
+    FASTAPI,
+    NEAR,
+    PEERS,
+    POINTS,
+    SLEEPING,
+    SLOW_DISK,
+    STACKS,
+    SUITES,
+    Arriving,
+    Claim,
+    on,
+)
+from benchmarks.verdicts import judged, ratio, summary
 from harness.processes import wait_until
 from loadtests.proof.measuring import Run
 from loadtests.proof.stacks import FLASK_PATCH, TALLY, on_slow_database
 from service.platform.settings import ROOT
+
+ROW = re.compile(r"^\| (.*) \| [1-9]\d* \(([\d.]+) / ([\d.]+)\) \| 0 \|$", re.MULTILINE)
+"""Of a candidate at one number of connections: its name, p50 and p99."""
 
 BRIEF = ["--rounds", "1", "--seconds", "1", "--workers", "1", "--connections", "8", "--despite-noise"]
 
@@ -34,9 +53,10 @@ def bench(*options: str) -> "subprocess.CompletedProcess[str]":
 
 @pytest.mark.native
 def test_other_stacks_are_measured_beside_it_with_a_normal_and_a_slow_database() -> None:
-    ended = bench(*BRIEF, "--quick", "--only", "Tally through nginx", FLASK_PATCH, on_slow_database(TALLY))
+    names = "Tally through nginx", FLASK_PATCH, on_slow_database(TALLY)
+    ended = bench(*BRIEF, "--quick", "--only", *names)
     assert ended.returncode == 0, ended.stderr
-    assert len(re.findall(r"^\| .* \| [1-9]\d* \(\d+\) \| 0 \|$", ended.stdout, re.MULTILINE)) == 3, ended.stdout
+    assert [name for name, _, _ in ROW.findall(ended.stdout)] == list(names), ended.stdout
 
 
 @pytest.mark.native
@@ -45,11 +65,11 @@ def test_other_stacks_are_measured_with_a_database_that_is_far_and_with_a_slow_d
     names = on(SLOW_DISK, TALLY), on(NEAR, TALLY)
     ended = bench(*BRIEF, "--quick", "--only", *names)
     assert ended.returncode == 0, ended.stderr
-    tails = dict(re.findall(r"^\| (.*) \| [1-9]\d* \((\d+)\) \| 0 \|$", ended.stdout, re.MULTILINE))
-    assert set(tails) == set(names), ended.stdout
+    medians = {name: float(p50) for name, p50, _ in ROW.findall(ended.stdout)}
+    assert set(medians) == set(names), ended.stdout
     # No machine is faster than a delay.
-    assert int(tails[on(NEAR, TALLY)]) >= 2
-    assert int(tails[on(SLOW_DISK, TALLY)]) >= 1000 * SYNC
+    assert medians[on(NEAR, TALLY)] >= 2
+    assert medians[on(SLOW_DISK, TALLY)] >= 1000 * SYNC
     (alone,) = re.findall(r"One commit alone then takes ([\d.]+) ms", ended.stdout)
     assert float(alone) > 1000 * SYNC
 
@@ -58,7 +78,7 @@ def test_other_stacks_are_measured_with_a_database_that_is_far_and_with_a_slow_d
 def test_the_application_is_measured_under_other_servers() -> None:
     ended = bench("servers", *BRIEF, "--only", "counter, uvicorn", "without a database, granian")
     assert ended.returncode == 0, ended.stderr
-    assert len(re.findall(r"^\| .* \| [1-9]\d* \(\d+\) \| 0 \|$", ended.stdout, re.MULTILINE)) == 2, ended.stdout
+    assert len(ROW.findall(ended.stdout)) == 2, ended.stdout
 
 
 @contextmanager
@@ -86,8 +106,7 @@ def test_ctrl_c_stops_everything_and_reports_what_was_measured(tmp_path: Path) -
     printed = log.read_text()
     (kept,) = re.findall(r"the runs are kept in (\.run/bench/\S+\.jsonl)", printed)
     assert (ROOT / kept).read_text().count('"candidate": "ceiling"') >= 1
-    rows = re.findall(r"^\| (ceiling|counter) \| [1-9]\d* \(\d+\) \| 0 \|$", printed, re.MULTILINE)
-    assert rows == ["ceiling", "counter"], printed
+    assert [name for name, _, _ in ROW.findall(printed)] == ["ceiling", "counter"], printed
 
 
 @pytest.mark.native
@@ -130,23 +149,106 @@ def results(*runs: Run, machine: str = "this machine") -> Results:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where results are kept and written."""
-    for name, path in ("RESULTS", "RESULTS.md"), ("CHARTS", "charts"), ("KEPT", "results"):
-        monkeypatch.setattr(report, name, tmp_path / path)
+    for module, name, path in (
+        (report, "RESULTS", "RESULTS.md"),
+        (report, "CHARTS", "charts"),
+        (kept, "KEPT", "results"),
+    ):
+        monkeypatch.setattr(module, name, tmp_path / path)
     return tmp_path
 
 
-def test_a_ratio_is_taken_within_rounds_and_has_a_verdict() -> None:
-    claim = STACKS.claims[0]
-    assert (claim.of, claim.to, claim.target) == (TALLY, FLASK_PATCH, 10)
+def test_a_ratio_is_taken_within_rounds() -> None:
     tally = (run(TALLY, rate, number) for number, rate in enumerate((1000.0, 2000.0, 500.0)))
     other = (run(FLASK_PATCH, rate, number) for number, rate in enumerate((100.0, 100.0, 100.0, 1.0)))
-    found = ratio(results(*tally, *other), claim)
+    found = ratio(results(*tally, *other), Claim(TALLY, FLASK_PATCH, 256))
     assert found is not None
     assert (found.median, found.lowest, found.highest) == (10.0, 5.0, 20.0)
-    assert found.verdict == "reached, but the rounds cover the bound"
-    found = ratio(results(run(TALLY, 900, 1), run(FLASK_PATCH, 100, 1)), claim)
+    assert found.verdict == ""
+
+
+PEER = Claim(TALLY, FASTAPI, 256, 1, peer=True)
+
+
+@pytest.mark.parametrize(
+    ("claim", "measured", "verdict"),
+    [
+        (PEER, (100, 90, 120), "no peer ahead"),
+        (PEER, (90, 101, 80), "peer ahead, within the spread"),
+        (PEER, (90, 99, 80), "PEER AHEAD"),
+        (Claim(TALLY, FASTAPI, 256, 0.9), (90, 89, 95), "reached"),
+        (Claim(TALLY, FASTAPI, 256, 0.9), (89, 89, 91), "not reached, within the spread"),
+        (Claim(TALLY, FASTAPI, 256, 0.9), (89, 88, 87), "NOT REACHED"),
+        (Claim(TALLY, FASTAPI, 256, 1.1, "p50"), (110, 90, 130), "reached"),
+        (Claim(TALLY, FASTAPI, 256, 1.1, "p50"), (111, 110, 130), "not reached, within the spread"),
+        (Claim(TALLY, FASTAPI, 256, 1.1, "p50"), (111, 112, 130), "NOT REACHED"),
+    ],
+)
+def test_a_rate_is_at_least_and_a_latency_at_most_what_is_claimed_by_the_median_of_the_rounds(
+    claim: Claim, measured: tuple[int, ...], verdict: str
+) -> None:
+    kept_otherwise = {"rate": 7.0, "p50": 7.0}
+    runs = [
+        run(name, number=number, **{**kept_otherwise, claim.quantity: value})
+        for number, of in enumerate(measured)
+        for name, value in ((TALLY, of), (FASTAPI, 100))
+    ]
+    found = ratio(results(*runs), claim)
     assert found is not None
-    assert found.verdict == "not reached"
+    assert found.verdict == verdict
+
+
+def test_a_stack_that_answered_nothing_has_no_latency_to_be_proud_of() -> None:
+    claim = Claim(TALLY, FASTAPI, 256, 1.1, "p50")
+    found = ratio(results(run(TALLY, 0, 1, p50=0), run(FASTAPI, 100, 1)), claim)
+    assert found is not None
+    assert found.verdict == "NOT REACHED"
+    assert ratio(results(run(TALLY, 100, 1), run(FASTAPI, 0, 1, p50=0)), claim) is None
+
+
+def test_the_report_begins_with_the_verdicts_and_the_worst_is_first() -> None:
+    rates = {
+        TALLY: (100, 100),
+        ALONE: (50, 25),
+        FASTAPI: (90, 120),
+        on(SLEEPING, TALLY): (100, 100),
+        on(SLEEPING, FASTAPI): (130, 100),
+        on(SLEEPING, ALONE): (90, 80),
+    }
+    few = [run(name, rate, 1, connections=16, p50=5) for name, (rate, _) in rates.items()]
+    found = results(*few, *(run(name, rate, 1) for name, (_, rate) in rates.items()))
+    table = [line for line in summary(found, STACKS) if line.startswith("|")]
+    assert table == [
+        "| ratio | bound | 16 | 256 | |",
+        "|---|---|---|---|---|",
+        f"| Tally / {FASTAPI}; slow database | ≥ 1 | **0.77** | 1.00 | PEER AHEAD |",
+        f"| Tally / {FASTAPI} | ≥ 1 | 1.11 | **0.83** | PEER AHEAD |",
+        f"| p50 of Tally / {ALONE}; slow database | ≤ 1.1 | 1.00 |  | reached |",
+        f"| p50 of Tally / {FASTAPI}; slow database | ≤ 1.1 | 1.00 |  | reached |",
+        f"| Tally / {ALONE}; slow database | ≥ 1 | 1.11 | 1.25 | no peer ahead |",
+        f"| Tally / {ALONE} | ≥ 1 | 2.00 | 4.00 | no peer ahead |",
+    ]
+    assert re.search(r"^\|.*", render(found), re.MULTILINE)[0] == table[0]  # type: ignore[index]
+    assert [one.median for one in judged(found, STACKS)][:2] == [100 / 130, 100 / 120]
+
+
+def test_every_peer_is_judged_wherever_it_is_measured_beside_tally() -> None:
+    claimed = {(claim.of, claim.to, claim.connections) for claim in STACKS.claims if claim.peer}
+    for part in STACKS.plan:
+        for database in POINTS:
+            peers = {on(database, peer) for peer in PEERS} & set(part.candidates)
+            assert len(peers) in {0, len(PEERS)}
+            assert {(on(database, TALLY), peer, part.connections) for peer in peers} <= claimed
+
+
+def test_the_verdicts_are_printed_at_the_end_the_worst_first(capsys: pytest.CaptureFixture[str]) -> None:
+    given = Namespace(only=None, connections=None, no_write=True, add=False, despite_noise=False)
+    found = results(run(TALLY, 100, 1), run(FASTAPI, 125, 1), run(ALONE, 50, 1))
+    assert conclude(given, STACKS, found, 0, "kept") == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        f"PEER AHEAD: Tally / {FASTAPI}, 256 connections: 0.80 (0.80 to 0.80), bound ≥ 1",
+        f"no peer ahead: Tally / {ALONE}, 256 connections: 2.00 (2.00 to 2.00), bound ≥ 1",
+    ]
 
 
 def test_results_of_two_machines_are_kept_apart(folder: Path) -> None:
