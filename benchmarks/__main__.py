@@ -12,18 +12,21 @@ from datetime import UTC, datetime
 
 import psutil
 
-from benchmarks import charts, report
+from benchmarks import charts, compose, report
 from benchmarks.kept import Results, load
 from benchmarks.measuring import run_arrivals, run_wrk, wait_for_answer
 from benchmarks.report import render
 from benchmarks.servers import servers
 from benchmarks.suites import SERVERS, SUITES, Arriving, Candidate, Closed, Suite
 from benchmarks.verdicts import judged, sentence
+from harness.databases import docker_answers
 from harness.environments import NotInstalled
 from harness.machine import interrupt_at_any_signal, machine, raise_descriptors, software
 from loadtests.proof.measuring import FOREIGN_LIMIT, MeasuringError, Run
 from loadtests.proof.servers import say
 from service.platform.settings import ROOT
+
+WORKERS = 2
 
 REPETITIONS = 2
 """How often a disturbed run is repeated, in which other processes took more than FOREIGN_LIMIT."""
@@ -59,8 +62,13 @@ def main() -> int:
     repeated = 0 if given.despite_noise else REPETITIONS
     try:
         needed = {one.server for one in candidates.values()}
+        started = (
+            compose.servers(results.notes)
+            if suite.compose
+            else servers(needed, workers=given.workers or WORKERS, receipts=given.receipts, notes=results.notes)
+        )
         with (
-            servers(needed, workers=given.workers, receipts=given.receipts, notes=results.notes) as addresses,
+            started as addresses,
             journal.open("w") as kept,
         ):
             for run in measure(suite, candidates, addresses, repeated=repeated, failures=failures):
@@ -86,7 +94,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer connections and rounds: minutes")
     parser.add_argument("--rounds", type=positive, help="how often each is measured")
     parser.add_argument("--seconds", type=positive, help="how long each time")
-    parser.add_argument("--workers", type=positive, default=2, help="of each server (2)")
+    parser.add_argument("--workers", type=positive, help=f"of each server ({WORKERS}); not for compose")
     parser.add_argument("--connections", type=positive, nargs="+", help="only these of the suite's")
     parser.add_argument("--receipts", type=positive, default=10_000_000, help="of a counter with many (10,000,000)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these candidates")
@@ -96,6 +104,8 @@ def parse() -> argparse.Namespace:
     given = parser.parse_args()
     if given.quick and SUITES[given.suite].quick is None:
         parser.error(f"the suite {given.suite} has no quick form: give --rounds and --seconds")
+    if given.workers and SUITES[given.suite].compose:
+        parser.error("--workers is not for the suite compose: its workers are those that docker-compose starts")
     names = {one.name for one in SUITES[given.suite].candidates}
     if unknown := set(given.only or ()) - names:
         parser.error(
@@ -137,7 +147,10 @@ def planned(given: argparse.Namespace) -> Suite:
 
 def unfit(suite: Suite, candidates: Iterable[Candidate], *, despite_noise: bool) -> str | None:
     """Returns the reason why the machine cannot measure this, None if it can."""
-    if any(SERVERS[one.server].sync for one in candidates) and shutil.which("strace") is None:
+    if suite.compose:
+        if not docker_answers():
+            return "The suite compose needs a Docker engine, and none answers here."
+    elif any(SERVERS[one.server].sync for one in candidates) and shutil.which("strace") is None:
         return "strace is needed for the slow disk: apt-get install strace, or leave it out by --only."
     most = max(part.connections for part in suite.plan)
     if reason := raise_descriptors(4 * most + 1000):
@@ -151,7 +164,8 @@ def unfit(suite: Suite, candidates: Iterable[Candidate], *, despite_noise: bool)
 def begin(given: argparse.Namespace) -> Results:
     command = f"./run bench {shlex.join(sys.argv[1:])}".rstrip()
     date = f"{datetime.now(UTC):%Y-%m-%d}"
-    new = Results(given.suite, machine(), software(), date, [command])
+    measured = compose.software() if SUITES[given.suite].compose else software()
+    new = Results(given.suite, machine(), measured, date, [command])
     if given.add and new.file.exists():
         kept = load(new.file)
         if kept.software != new.software:

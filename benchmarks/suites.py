@@ -135,6 +135,8 @@ class Suite:
     arriving: tuple[Arriving, ...] = field(default=())
     quick: "Suite | None" = None
     charts: bool = False
+    compose: bool = False
+    """Whether its servers are those of benchmarks/compose.py, and not of SERVERS."""
 
 
 SERVERS = {
@@ -384,4 +386,42 @@ OTHER_SERVERS = Suite(
     steady=_under("near", "without a database"),
 )
 
-SUITES = {"stacks": STACKS, "counter": COUNTER, "platform": PLATFORM, "servers": OTHER_SERVERS}
+_DIRECT, _AT_NGINX, _AT_PORT = _IN_COMPOSE = (
+    "one replica, asked directly",
+    "the stack, asked at nginx",
+    "the stack, through the published port",
+)
+
+
+def _livez(name: str) -> str:
+    """Returns the name of the candidate that does not count, and shows what the way costs alone."""
+    return f"{name}; /livez"
+
+
+_COMPOSE_PARTS = (*_IN_COMPOSE, *map(_livez, _IN_COMPOSE))
+
+_COMPOSE = Suite(
+    title="The stack that docker-compose starts",
+    candidates=tuple(
+        Candidate(named(name), server, path)
+        for named, path in ((str, "/"), (_livez, "/livez"))
+        for name, server in zip(_IN_COMPOSE, ("replica", "nginx", "port"), strict=True)
+    ),
+    plan=tuple(Closed(connections, _COMPOSE_PARTS) for connections in (16, 64, 128, 256, 512)),
+    claims=(
+        Claim(_AT_NGINX, _DIRECT, 64),
+        Claim(_AT_NGINX, _DIRECT, 128, 0.7),
+        Claim(_AT_NGINX, _DIRECT, 256),
+        Claim(_AT_PORT, _AT_NGINX, 128),
+        Claim(_livez(_AT_NGINX), _livez(_DIRECT), 128),
+        Claim(_livez(_AT_PORT), _livez(_AT_NGINX), 128),
+    ),
+    rounds=5,
+    seconds=4,
+    steady=_livez(_DIRECT),
+    compose=True,
+)
+
+COMPOSE = replace(_COMPOSE, quick=replace(_COMPOSE, plan=(Closed(128, _COMPOSE_PARTS),), rounds=3, seconds=3))
+
+SUITES = {"stacks": STACKS, "counter": COUNTER, "platform": PLATFORM, "servers": OTHER_SERVERS, "compose": COMPOSE}

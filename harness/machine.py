@@ -24,7 +24,8 @@ def machine() -> str:
 
 def software() -> str:
     """Returns the versions of the measured software."""
-    servers = [_first_line(command) for command in (["mariadbd", "--version"], ["nginx", "-v"], ["wrk", "-v"])]
+    commands = ["mariadbd", "--version"], ["nginx", "-v"], ["wrk", "-v"]
+    servers = [f"{command[0]} {version_of(*command)}" for command in commands]
     packages = [f"{name} {version(name)}" for name in PACKAGES]
     return ", ".join([f"Linux {platform.release()}", f"Python {platform.python_version()}", *packages, *servers])
 
@@ -53,9 +54,10 @@ def _read(path: str) -> str:
     return Path(path).read_text() if Path(path).exists() else ""
 
 
-def _first_line(command: list[str]) -> str:
+def version_of(*command: str) -> str:
+    """Returns the version in the first line that the command prints."""
     environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin"}
     ended = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
     line = (ended.stdout + ended.stderr).splitlines()[0]
     numbers = re.search(r"\d+\.\d+[.\d]*", line)
-    return f"{command[0]} {numbers[0] if numbers else line}"
+    return numbers[0] if numbers else line

@@ -4,6 +4,8 @@ import re
 import resource
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import psutil
@@ -67,12 +69,26 @@ def run_locust(scenario: str, candidate: str, url: str, options: list[str], numb
     return Run(candidate, 0, float(answered), float(p50), float(p99), unserved, number, foreign)
 
 
+_ELSEWHERE: list[psutil.Process] = []
+"""Processes that work for this one without being its children."""
+
+
+@contextmanager
+def counted_as_own(processes: Iterable[psutil.Process]) -> Iterator[None]:
+    """Has ProcessorClock count these and their children as own ones in the block: containers are no children."""
+    _ELSEWHERE[:] = processes
+    try:
+        yield
+    finally:
+        _ELSEWHERE.clear()
+
+
 class ProcessorClock:
     """The processors' time since it was made: of the whole machine, and of this process and its children."""
 
     def __init__(self) -> None:
         self._all = psutil.cpu_times()
-        self._own = _own_seconds()
+        self._own = own_seconds()
 
     def foreign(self) -> float:
         """Returns the share of the processors' time that other processes took, to a thousandth."""
@@ -80,17 +96,17 @@ class ProcessorClock:
         passed = sum(now) - sum(self._all)
         idle = (now.idle - self._all.idle) + (getattr(now, "iowait", 0.0) - getattr(self._all, "iowait", 0.0))
         busy = passed - idle
-        return round(max(0.0, (busy - (_own_seconds() - self._own)) / passed), 3) if passed else 0.0
+        return round(max(0.0, (busy - (own_seconds() - self._own)) / passed), 3) if passed else 0.0
 
 
-def _own_seconds() -> float:
+def own_seconds() -> float:
+    """Returns the processors' time that this process and all that is counted as own have taken, in seconds."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     total = ended.ru_utime + ended.ru_stime
-    here = psutil.Process()
-    for process in [here, *here.children(recursive=True)]:
-        try:
-            times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system
+    for root in psutil.Process(), *_ELSEWHERE:
+        with suppress(psutil.NoSuchProcess):
+            for process in [root, *root.children(recursive=True)]:
+                with suppress(psutil.NoSuchProcess):
+                    times = process.cpu_times()
+                    total += times.user + times.system
     return total

@@ -1,14 +1,18 @@
 """The proof against flask_patch: its one command, and that the other application counts rightly."""
 
+import os
 import re
+import signal
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from harness.databases import Database
+from harness.processes import wait_until
 from loadtests.proof.__main__ import COMPARED, table
-from loadtests.proof.measuring import Run
+from loadtests.proof.measuring import Run, counted_as_own, own_seconds
 from loadtests.proof.servers import application
 from loadtests.proof.stacks import FLASK_PATCH, FLASK_PATCH_STACK, TALLY
 from service.platform.settings import ROOT
@@ -41,6 +45,18 @@ def test_the_table_has_a_row_for_each_number_of_users_and_tells_what_is_missing(
         "| 8 | 100 (9) | 40 (9) | 30 (9) | 3 (9) | **2.5** | **10.0** |",
         "| 16 | 100 (9) |  |  |  |  |  |",
     ]
+
+
+def test_the_time_of_a_process_that_is_no_child_is_foreign_unless_it_is_counted_as_own() -> None:
+    started = subprocess.run(["sh", "-c", "yes >/dev/null & echo $!"], stdout=subprocess.PIPE, text=True, check=True)
+    elsewhere = psutil.Process(int(started.stdout))
+    try:
+        wait_until(lambda: sum(elsewhere.cpu_times()[:2]) >= 0.5)
+        with counted_as_own([elsewhere]):
+            with_it = own_seconds()
+        assert with_it - own_seconds() >= 0.4
+    finally:
+        os.kill(elsewhere.pid, signal.SIGKILL)
 
 
 async def test_flask_patch_counts_each_hit_once(
