@@ -1,7 +1,6 @@
 """Transactions of one lane overlap: at least four are in flight, on the real database, and G1 to G6 hold."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 from harness.databases import Database
 from harness.proxy import Cut, Proxy, proxy
 from service.counter.batch import Receipt
+from service.counter.connections import LaneConnection
 from service.counter.errors import CounterFull, IdempotencyKeyReused, NoSuchCounter
 from service.counter.lanes import Lane, Lanes
 from service.counter.pace import Pace
@@ -164,22 +164,70 @@ async def test_a_busy_counter_on_a_far_database_leaves_sessions_for_a_thousand_q
         await until(lambda: len(receipts) > before)
 
 
-async def test_hits_with_the_key_of_one_in_flight_wait_for_its_receipt(
-    shared: Database, name: str, make_app: MakeApp, at_once: None, caplog: pytest.LogCaptureFixture
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("bounds", [(3, 6, 2), (8, 3, 3), (2, 6, 1)])
+async def test_one_session_stays_free_and_no_more_are_in_flight_than_the_setting_says(
+    shared: Database, name: str, make_app: MakeApp, bounds: tuple[int, int, int]
 ) -> None:
+    sessions, transactions, most = bounds
+    own = {**PATIENT, "LANE_POOL_SIZE": sessions, "LANE_TRANSACTIONS": transactions}
+    async with proxy(shared.server.port) as here, lanes_behind(here, make_app, **own) as lanes:
+        with held(shared, name):
+            sent = await fly(lanes, name, *[(1, None)] * most)
+            sent += [asyncio.create_task(lanes.hit(name)) for _ in range(5)]
+            for _ in range(50):
+                await asyncio.sleep(0.002)
+                assert in_flight(lanes, name) == most
+            assert lanes.connections.spare >= 1
+        assert sorted([(await task).last for task in sent]) == list(range(1, most + 6))
+
+
+async def test_hits_with_the_key_of_one_in_flight_wait_for_its_receipt(
+    shared: Database, name: str, make_app: MakeApp, at_once: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recover, recoveries = Lane._recover, []
+
+    async def noted(lane: Lane, *given: Any) -> bool:
+        recoveries.append(lane.name)
+        return await recover(lane, *given)
+
+    monkeypatch.setattr(Lane, "_recover", noted)
     async with proxy(shared.server.port) as here, lanes_behind(here, make_app, **PATIENT) as lanes:
-        with held(shared, name), caplog.at_level(logging.WARNING):
+        with held(shared, name):
             first = await fly(lanes, name, (1, "a"))
+            plain = asyncio.create_task(lanes.hit(name))
             again = [asyncio.create_task(lanes.hit(name, 1, "a")) for _ in range(3)]
             other = asyncio.create_task(lanes.hit(name, 2, "a"))
-            await asyncio.sleep(0)
-            assert in_flight(lanes, name) == 1
+            await until(lambda: in_flight(lanes, name) == 2)
+            assert len(lanes._lanes[name].queue) == 4
         receipts = await asyncio.gather(*first, *again)
         assert set(receipts) == {receipts[0]}
+        assert (await plain).last != receipts[0].last
         with pytest.raises(IdempotencyKeyReused):
             await other
-        assert audit(shared, name) == 1
-        assert not caplog.records, "a transaction was rolled back"
+        assert audit(shared, name) == 2
+        assert not recoveries, "a transaction was rolled back"
+
+
+async def test_a_recovery_forgets_no_connection_that_another_batch_loses_meanwhile(
+    shared: Database, name: str, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with proxy(shared.server.port) as here, lanes_behind(here, make_app) as lanes:
+        lock = LaneConnection.lock
+
+        async def lock_while_another_is_lost(connection: LaneConnection, counter_id: int) -> int | None:
+            lanes._lanes[name].lost.add("tally:another")
+            return await lock(connection, counter_id)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(LaneConnection, "lock", lock_while_another_is_lost)
+            here.cuts = [Cut("UPDATE counter", "sent")]
+            assert (await lanes.hit(name)).last == 1
+            await until_idle()
+        assert lanes.lost[name] == {"tally:another"}
+        assert (await lanes.hit(name)).last == 2
+        await until_idle()
+        assert not lanes.lost
 
 
 async def test_two_workers_with_the_same_new_keys_in_flight_give_each_one_number(
