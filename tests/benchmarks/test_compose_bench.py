@@ -32,7 +32,7 @@ def test_the_stack_is_measured_beside_one_replica_that_is_asked_directly() -> No
     brief = ["--rounds", "1", "--seconds", "1", "--connections", "128", "--despite-noise"]
     ended = bench(*brief, "--only", DIRECT, AT_NGINX, PORT_ALONE)
     assert ended.returncode == 0, ended.stderr
-    rows = re.findall(r"^\| (.*) \| [1-9]\d* \(\d+\) \| 0 \|$", ended.stdout, re.MULTILINE)
+    rows = re.findall(r"^\| (.*) \| [1-9]\d* \(\d+ / \d+\) \| 0 \|$", ended.stdout, re.MULTILINE)
     assert rows == [DIRECT, AT_NGINX, PORT_ALONE], ended.stdout
     assert f"| {AT_NGINX} / {DIRECT} | 128 | **" in ended.stdout
     assert re.search(r"^In the images: Python 3.*, quart .*, nginx 1.*, MySQL 9", ended.stdout, re.MULTILINE)
