@@ -231,9 +231,9 @@ def conclude(given: argparse.Namespace, suite: Suite, results: Results, status: 
     whole = given.only is None and given.connections is None
     if status == 0 and not (given.no_write or given.despite_noise) and (whole or given.add):
         results.save()
-        report.write(results.machine)
-        say("written: benchmarks/RESULTS.md")
         status = draw(results) if suite.charts else status
+        report.write(results.machine)  # shows the charts that there are
+        say("written: benchmarks/RESULTS.md")
     else:
         say(where)
     for found in judged(results, suite):

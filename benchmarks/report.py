@@ -15,9 +15,9 @@ RESULTS, CHARTS = FOLDER / "RESULTS.md", FOLDER / "charts"
 INTRODUCTION = """# Results
 
 Written by `./run bench`. Candidates are measured in turn (A B C A B C), so that what disturbs one disturbs all. A ratio
-compares rates of the same round; the tables show the median of all rounds, with the lowest and the highest. Load
-generator, service and database share the machine. The database is a fully durable MariaDB (`log_bin`, `sync_binlog=1`,
-`innodb_flush_log_at_trx_commit=1`).
+compares runs of the same round, by requests/s unless it names something else; the tables show the median of all rounds,
+with the lowest and the highest. Load generator, service and database share the machine. The database is a fully durable
+MariaDB (`log_bin`, `sync_binlog=1`, `innodb_flush_log_at_trx_commit=1`).
 """
 
 
@@ -129,8 +129,8 @@ def _charts(suite: Suite) -> Iterator[str]:
 
 
 CHART_NAMES = {
-    "connections": "Requests/s by connections",
-    "slow-database": "Requests/s by connections with a database that takes 100 ms for each transaction",
+    "connections": "Requests/s by connections with a fast and with a slow database",
+    "slow-databases": "Requests/s by connections with a database that is far away, and with a slow disk",
     "arrivals": "99th percentile of latency by rate of arrivals",
     "workers": "Requests/s by workers",
 }

@@ -116,7 +116,7 @@ def draw(chart: Path, runs: list[Run]) -> Path | None:
     lines: dict[str, list[tuple[float, float]]] = {}
     for run in runs:
         lines.setdefault(run.candidate, []).append((run.connections, run.rate))
-    return charts.draw(chart, lines, "users", "requests/s")
+    return charts.draw(chart, {"": lines}, "users", "requests/s")
 
 
 def table(runs: list[Run]) -> str:

@@ -1,4 +1,4 @@
-"""Draws one line chart, which standard input describes as loadtests/proof/charts.py writes it.
+"""Draws line charts side by side, which standard input describes as loadtests/proof/charts.py writes it.
 
 SVG without a background, in colours that can be read on light and on dark ones.
 """
@@ -30,19 +30,24 @@ STYLE: Any = {
 
 def plot(chart: dict[str, Any]) -> None:
     mpl.rcParams.update(STYLE)
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    for label, points in chart["lines"].items():
-        number = chart["styles"][label] % len(COLOURS)
-        x, y = zip(*points, strict=True)
-        axes.plot(x, y, color=COLOURS[number], marker=MARKERS[number], linewidth=2, label=label)
-    scale(axes, sorted({point[0] for points in chart["lines"].values() for point in points}), log=chart["log"])
-    axes.set_xlabel(chart["x"])
-    axes.set_ylabel(chart["y"])
-    axes.grid(color=GREY, alpha=0.25)
-    for side in "top", "right":
-        axes.spines[side].set_visible(False)
-    figure.legend(loc="outside upper left", ncols=2, frameon=False)
+    panels = chart["panels"]
+    figure = Figure(figsize=(min(4 + 4 * len(panels), 12), 4.5), layout="constrained")
+    drawn = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    ticks = sorted({point[0] for lines in panels.values() for points in lines.values() for point in points})
+    keys: dict[str, Any] = {}
+    for axes, (title, lines) in zip(drawn, panels.items(), strict=True):
+        for label, points in lines.items():
+            number = chart["styles"][label] % len(COLOURS)
+            x, y = zip(*points, strict=True)
+            (keys[label],) = axes.plot(x, y, color=COLOURS[number], marker=MARKERS[number], linewidth=2, label=label)
+        scale(axes, ticks, log=chart["log"])
+        axes.set_title(title)
+        axes.set_xlabel(chart["x"])
+        axes.grid(color=GREY, alpha=0.25)
+        for side in "top", "right":
+            axes.spines[side].set_visible(False)
+    drawn[0].set_ylabel(chart["y"])
+    figure.legend(handles=list(keys.values()), loc="outside upper left", ncols=1 + len(panels), frameon=False)
     figure.savefig(chart["path"], transparent=True, metadata={"Date": None})
 
 

@@ -16,13 +16,14 @@ import psutil
 import pytest
 
 from benchmarks import charts, kept, report
-from benchmarks.__main__ import UNFIT, conclude, parse
+from benchmarks.__main__ import UNFIT, conclude, parse, unfit
 from benchmarks.kept import Results
 from benchmarks.report import render
 from benchmarks.slow_disk import SYNC
 from benchmarks.suites import (
     ALONE,
     CEILING,
+    FAST,
     FASTAPI,
     NEAR,
     PEERS,
@@ -126,6 +127,15 @@ def test_too_few_file_descriptors_are_told_with_how_to_raise_them() -> None:
     )
     assert ended.returncode == UNFIT
     assert "5096 file descriptors are needed, and 500 are allowed: `ulimit -Hn 5096` as root" in ended.stderr
+
+
+def test_a_missing_strace_is_told_only_where_a_slow_disk_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    wanted = [one for one in STACKS.candidates if one.name == on(SLOW_DISK, TALLY)]
+    assert "apt-get install strace" in (unfit(STACKS.quick or STACKS, wanted, despite_noise=True) or "")
+    assert unfit(STACKS.quick or STACKS, [], despite_noise=True) is None
 
 
 def test_a_candidate_that_does_not_exist_is_told_with_those_that_do(
@@ -276,12 +286,18 @@ def test_nothing_is_compared_where_the_machine_was_too_noisy(
 
 def test_the_charts_are_svg_with_every_line_named_and_no_background(folder: Path) -> None:
     lines = [
-        run(name, 100.0 * number, number, connections=number) for name in (TALLY, FLASK_PATCH) for number in (1, 4, 16)
+        run(on(database, name), 100.0 * number, number, connections=number)
+        for database in (FAST, SLEEPING, NEAR)
+        for name in (TALLY, FLASK_PATCH)
+        for number in (1, 4, 16)
     ]
     charts.draw(results(*lines, run(TALLY, 100, 1, arrivals=100, connections=0)))
     drawn = {path.stem: path.read_text() for path in (folder / "charts").iterdir()}
-    assert set(drawn) == {"connections", "arrivals"}
-    assert all(text in drawn["connections"] for text in (TALLY, FLASK_PATCH, "requests/s", "kept-alive connections"))
+    assert set(drawn) == {"connections", "slow-databases", "arrivals"}
+    texts = re.findall(r"<text [^>]*>(.*)</text>", drawn["connections"])
+    for once in TALLY, FLASK_PATCH, "requests/s", "fast database", "slow database: each transaction 100 ms longer":
+        assert texts.count(once) == 1, once
+    assert texts.count("kept-alive connections") == 2
     assert "#ffffff" not in drawn["connections"]
 
 
