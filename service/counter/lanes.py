@@ -222,7 +222,7 @@ class Lane:
         """Processes batches one after another, as long as the next may begin."""
         while self._may_begin():
             batch = Batch(needs_recovery=bool(self.lost))
-            is_beside = bool(self._open)
+            is_beside = any(other.is_filled for other in self._open)
             self._open.append(batch)
             try:
                 await self._process(batch, is_beside=is_beside)
