@@ -15,7 +15,7 @@ import psutil
 
 from harness.compose import Stack, docker, inspect, new_stack
 from harness.machine import PACKAGES, version_of
-from harness.processes import wait_until
+from harness.processes import for_each, wait_until
 from loadtests.proof.measuring import MeasuringError, counted_as_own
 from loadtests.proof.servers import say
 
@@ -92,7 +92,7 @@ def _processes(container: str) -> list[psutil.Process]:
 
 def _count(container: str, words: str) -> int:
     """Returns the number of processes with these words in their command line."""
-    return sum(words in " ".join(one.cmdline()) for one in _processes(container)[1:])
+    return sum(words in " ".join(command) for command in for_each(_processes(container)[1:], psutil.Process.cmdline))
 
 
 def _proxy(port: int) -> psutil.Process | None:
@@ -107,7 +107,7 @@ def _proxy(port: int) -> psutil.Process | None:
 
 def _roots(containers: Iterable[str]) -> list[psutil.Process]:
     """Returns the processes that are the stack's, with their children: the containers' and the engine's."""
-    engine = [process for process in psutil.process_iter() if process.name() == "dockerd"]
+    engine = [process for process in psutil.process_iter(["name"]) if process.info["name"] == "dockerd"]
     return [*engine, *(_processes(container)[0] for container in containers)]
 
 

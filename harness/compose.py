@@ -32,6 +32,12 @@ def docker(*arguments: str, check: bool = True) -> str:
     return ended.stdout
 
 
+def logged(container: str) -> str:
+    """Returns what the container has written, on both of its streams, since it was made."""
+    command = ["docker", "logs", container]
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
+
+
 def inspect(container: str) -> dict[str, Any]:
     """Returns what the engine knows about the container."""
     (found,) = json.loads(docker("inspect", container))

@@ -8,14 +8,17 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
 from service.platform.settings import ROOT
+
+_Answer = TypeVar("_Answer")
 
 
 def container_name() -> str:
@@ -60,10 +63,18 @@ def stop(process: subprocess.Popen[bytes], limit: float = 40.0) -> None:
     try:
         process.wait(limit)
     except subprocess.TimeoutExpired:
-        for child in psutil.Process(process.pid).children(recursive=True):
-            child.kill()
+        for_each(psutil.Process(process.pid).children(recursive=True), psutil.Process.kill)
         process.kill()
         process.wait()
+
+
+def for_each(processes: Iterable[psutil.Process], ask: Callable[[psutil.Process], _Answer]) -> list[_Answer]:
+    """Returns what `ask` returns for each process, without those that have ended since they were listed."""
+    answers = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            answers.append(ask(process))
+    return answers
 
 
 @dataclass(frozen=True)
@@ -81,7 +92,8 @@ class Hypercorn:
     def workers(self) -> list[psutil.Process]:
         """Returns the worker processes (not multiprocessing's resource tracker)."""
         children = psutil.Process(self.process.pid).children()
-        return [child for child in children if any("spawn_main" in part for part in child.cmdline())]
+        commands = for_each(children, lambda child: (child, child.cmdline()))
+        return [child for child, command in commands if any("spawn_main" in part for part in command)]
 
     def accepts(self) -> bool:
         """Whether a connection is accepted."""

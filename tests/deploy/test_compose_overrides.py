@@ -2,7 +2,6 @@
 
 import json
 import socket
-import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import httpx
 import pytest
 from wsproto.events import AcceptConnection
 
-from harness.compose import Stack, docker, inspect, new_stack
+from harness.compose import Stack, docker, inspect, logged, new_stack
 from harness.processes import wait_until
 from service.platform.settings import ROOT
 from tests.deploy.test_nginx_streams import handshake
@@ -110,7 +109,7 @@ def test_settings_are_taken_from_quartenv_and_the_environment_but_what_the_bundl
     stack.up("--build")
     (web,) = stack.containers("web")
     assert docker("top", web).count("--multiprocessing-fork") == 3
-    assert '"level": "debug"' in docker("logs", web) + stack.compose("logs", "web").stdout
+    assert '"level": "debug"' in logged(web)
     assert "unneeded" not in json.dumps(inspect(web))
     assert httpx.post(stack.url, content=b"b" * 2049).status_code == 413
     assert httpx.post(stack.url, content=b"b" * 2048).status_code != 413
@@ -119,8 +118,7 @@ def test_settings_are_taken_from_quartenv_and_the_environment_but_what_the_bundl
 
 def said_by(container: str) -> list[str]:
     """Returns the lines of its log that are no JSON."""
-    logs = subprocess.run(["docker", "logs", container], capture_output=True, text=True, check=True)
-    return [line for line in (logs.stdout + logs.stderr).splitlines() if not line.startswith("{")]
+    return [line for line in logged(container).splitlines() if not line.startswith("{")]
 
 
 UPLOAD = 100_000_000

@@ -13,7 +13,7 @@ import pymysql
 import pytest
 
 from harness.native import Installation, installation
-from harness.processes import free_port, wait_until
+from harness.processes import for_each, free_port, wait_until
 from service.platform.settings import ROOT
 
 pytestmark = pytest.mark.native
@@ -45,8 +45,8 @@ def test_nothing_but_nginx_listens_beyond_this_machine_and_all_that_it_writes_is
 ) -> None:
     addresses = {
         connection.laddr.ip
-        for process in running.processes()
-        for connection in process.net_connections("tcp")
+        for connections in for_each(running.processes(), lambda process: process.net_connections("tcp"))
+        for connection in connections
         if connection.status == psutil.CONN_LISTEN
     }
     assert addresses == {"127.0.0.1"}

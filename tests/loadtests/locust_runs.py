@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from harness.processes import Hypercorn, free_port
+from harness.processes import Hypercorn, for_each, free_port
 from service.platform.settings import ROOT
 
 FOLDER = "loadtests/scenarios"
@@ -72,7 +72,6 @@ def value(url: str) -> int:
 
 def kill(server: Hypercorn) -> None:
     """Ends a server without a warning."""
-    for child in psutil.Process(server.process.pid).children(recursive=True):
-        child.kill()
+    for_each(psutil.Process(server.process.pid).children(recursive=True), psutil.Process.kill)
     server.process.kill()
     server.process.wait()

@@ -37,7 +37,10 @@ async def lock() -> str:
 
 @blueprint.get("/sleep")
 async def sleep() -> str:
-    await asyncio.sleep(request.args.get("seconds", 0.0, float))
+    """Sleeps for so many seconds; logs when it begins."""
+    seconds = request.args.get("seconds", 0.0, float)
+    log.info("sleeps for %g seconds", seconds)
+    await asyncio.sleep(seconds)
     return "slept"
 
 
