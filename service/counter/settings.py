@@ -32,7 +32,7 @@ def _read(env: FileAwareEnv) -> CounterSettings:
         batch_size=env.int("LANE_BATCH_SIZE", 1_000, validate=between(1, 10_000)),
         lane_queue_size=env.int("LANE_QUEUE_SIZE", 2_000, validate=between(1, 1_000_000)),
         worker_queue_size=env.int("WORKER_QUEUE_SIZE", 10_000, validate=between(1, 1_000_000)),
-        lane_pool_size=env.int("LANE_POOL_SIZE", 5, validate=between(1, 1_000)),
-        lane_transactions=env.int("LANE_TRANSACTIONS", 4, validate=between(1, 1_000)),
+        lane_pool_size=env.int("LANE_POOL_SIZE", 7, validate=between(1, 1_000)),
+        lane_transactions=env.int("LANE_TRANSACTIONS", 6, validate=between(1, 1_000)),
         receipt_retention=env.int("RECEIPT_RETENTION", 86_400, validate=between(86_400, 315_360_000)),
     )

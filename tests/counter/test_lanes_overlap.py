@@ -119,7 +119,7 @@ async def test_a_connection_lost_beside_three_in_flight_costs_no_number_and_give
 async def test_as_many_as_the_setting_says_are_in_flight_where_the_database_is_far(
     shared: Database, name: str, make_app: MakeApp
 ) -> None:
-    async with far_lanes(shared, make_app, LANE_POOL_SIZE=8) as (lanes, _):
+    async with far_lanes(shared, make_app, LANE_POOL_SIZE=8, LANE_TRANSACTIONS=4) as (lanes, _):
         most = 0
         async with pressed(lanes, name) as receipts:
             await until(lambda: in_flight(lanes, name) == 4)
@@ -303,7 +303,7 @@ async def test_a_hit_that_waits_behind_four_that_are_stuck_is_refused_when_its_t
 ) -> None:
     async with (
         proxy(shared.server.port) as here,
-        lanes_behind(here, make_app, **{**PATIENT, "DB_POOL_TIMEOUT": 2}) as lanes,
+        lanes_behind(here, make_app, **{**PATIENT, "DB_POOL_TIMEOUT": 2, "LANE_TRANSACTIONS": 4}) as lanes,
     ):
         with held(shared, name):
             sent = await fly(lanes, name, *[(1, None)] * 4)
