@@ -92,7 +92,11 @@ def _processes(container: str) -> list[psutil.Process]:
 
 def _count(container: str, words: str) -> int:
     """Returns the number of processes with these words in their command line."""
-    return sum(words in " ".join(one.cmdline()) for one in _processes(container)[1:])
+    found = 0
+    for process in _processes(container)[1:]:
+        with suppress(psutil.Error):  # it has ended since: a health check's, for one
+            found += words in " ".join(process.cmdline())
+    return found
 
 
 def _proxy(port: int) -> psutil.Process | None:
@@ -107,7 +111,8 @@ def _proxy(port: int) -> psutil.Process | None:
 
 def _roots(containers: Iterable[str]) -> list[psutil.Process]:
     """Returns the processes that are the stack's, with their children: the containers' and the engine's."""
-    engine = [process for process in psutil.process_iter() if process.name() == "dockerd"]
+    # Asked for in advance, since any process may end while they are listed.
+    engine = [process for process in psutil.process_iter(["name"]) if process.info["name"] == "dockerd"]
     return [*engine, *(_processes(container)[0] for container in containers)]
 
 
