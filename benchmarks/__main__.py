@@ -27,6 +27,7 @@ from loadtests.proof.servers import say
 from service.platform.settings import ROOT
 
 WORKERS = 2
+"""Of each server, unless --workers says otherwise."""
 
 REPETITIONS = 2
 """How often a disturbed run is repeated, in which other processes took more than FOREIGN_LIMIT."""

@@ -38,5 +38,6 @@ class Results:
 
 
 def load(file: Path) -> Results:
+    """Returns the results that were saved in the file."""
     found = json.loads(file.read_text())
     return Results(**{**found, "runs": [Run(**run) for run in found["runs"]]})

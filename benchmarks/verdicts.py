@@ -10,7 +10,7 @@ from benchmarks.suites import Claim, Suite
 from loadtests.proof.measuring import Run
 
 KEEPS, WITHIN_SPREAD, MISSES = range(3)
-"""Grades: by the median; only by a round; by none."""
+"""Grades: the median keeps the bound; a round does, and the median does not; no round does."""
 
 VERDICTS = "reached", "not reached, within the spread", "NOT REACHED"
 PEER_VERDICTS = "no peer ahead", "peer ahead, within the spread", "PEER AHEAD"
@@ -117,12 +117,15 @@ def label(claim: Claim) -> str:
 
 
 def bound(claim: Claim) -> str:
+    """Returns the claim's bound as a reader sees it, `≥ 0.85`; nothing where there is none."""
     return f"{'≤' if claim.at_most else '≥'} {claim.target:g}" if claim.target else ""
 
 
 def mark(found: Ratio) -> str:
+    """Returns the median in Markdown, marked by its grade."""
     return f"{MARKS[found.grade]}{figure(found.median)}{MARKS[found.grade]}"
 
 
 def figure(number: float) -> str:
+    """Returns a ratio with two decimals, from 10 on with none."""
     return f"{number:.2f}" if number < 10 else f"{number:.0f}"

@@ -88,9 +88,8 @@ def running(stack: Stack, settings: Mapping[str, str], *, workers: int, log: Pat
     port = free_port()
     command = [part.format(workers=workers, port=port) for part in stack.command]
     python = environment(stack.name)
-    own = {
-        name: value for name, value in settings.items() if name != "COVERAGE_AT_IMPORT"
-    }  # which is not installed there
+    # coverage is not installed there.
+    own = {name: value for name, value in settings.items() if name != "COVERAGE_AT_IMPORT"}
     with log.open("w") as file:
         # A group of its own, by which its workers are found even where their parent has died.
         process = subprocess.Popen(

@@ -18,10 +18,13 @@ _UNSURE = 0.005
 _READ_TOGETHER = 0.0003
 """Seconds between two answers that were read together: what it takes to parse them."""
 
-_OVERDUE = 0.02, 4.0
-"""Where transactions should not overlap, another begins after so many seconds, and so many times the usual: the one
-in flight may be stuck. Less than the first would part the batches of a busy worker, whose event loop is late by as
-much."""
+_OVERDUE = 4
+"""Where transactions should not overlap, another begins after so many times the usual: the one in flight may be
+stuck."""
+
+_SOONEST_OVERDUE = 0.02
+"""Seconds that pass before that at the least. The event loop of a busy worker is late by as much, and less would part
+its batches."""
 
 
 class Pace:
@@ -34,7 +37,7 @@ class Pace:
         """`transactions`: how many may be in flight."""
         self._transactions = transactions
         self._useful = 1.0
-        """How many in flight are of use."""
+        """How many in flight are of use; a fraction counts in `seconds` only."""
         self._away = 0.0
         self._at_lock = 0.0
 
@@ -44,7 +47,7 @@ class Pace:
         return self._useful >= 2
 
     def note(self, begun: float, times: Times) -> None:
-        """Takes in what a transaction took that began then, by time.perf_counter()."""
+        """Learns from a committed transaction, whose first statement was sent at `begun` (time.perf_counter())."""
         away, at_lock = times.at_lock - begun, times.committed - times.at_lock
         if at_lock < _READ_TOGETHER:
             at_lock = min(away + at_lock, _UNSURE)
@@ -63,8 +66,7 @@ class Pace:
         """
         if in_flight + 1 <= self._useful:
             return self._whole * in_flight**2 / self._useful**3
-        least, times_usual = _OVERDUE
-        return max(least, times_usual * self._whole)
+        return max(_SOONEST_OVERDUE, _OVERDUE * self._whole)
 
     @property
     def _whole(self) -> float:

@@ -39,7 +39,7 @@ from benchmarks.suites import (
 from benchmarks.verdicts import judged, ratio, summary
 from harness.processes import wait_until
 from loadtests.proof.measuring import Run
-from loadtests.proof.stacks import FLASK_PATCH, TALLY, on_slow_database
+from loadtests.proof.stacks import FLASK_PATCH, TALLY
 from service.platform.settings import ROOT
 
 ROW = re.compile(r"^\| (.*) \| [1-9]\d* \(([\d.]+) / ([\d.]+)\) \| 0 \|$", re.MULTILINE)
@@ -54,7 +54,7 @@ def bench(*options: str) -> "subprocess.CompletedProcess[str]":
 
 @pytest.mark.native
 def test_other_stacks_are_measured_beside_it_with_a_normal_and_a_slow_database() -> None:
-    names = "Tally through nginx", FLASK_PATCH, on_slow_database(TALLY)
+    names = "Tally through nginx", FLASK_PATCH, on(SLEEPING, TALLY)
     ended = bench(*BRIEF, "--quick", "--only", *names)
     assert ended.returncode == 0, ended.stderr
     assert [name for name, _, _ in ROW.findall(ended.stdout)] == list(names), ended.stdout
@@ -105,8 +105,8 @@ def test_ctrl_c_stops_everything_and_reports_what_was_measured(tmp_path: Path) -
         assert len(children) > 3
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     printed = log.read_text()
-    (kept,) = re.findall(r"the runs are kept in (\.run/bench/\S+\.jsonl)", printed)
-    assert (ROOT / kept).read_text().count('"candidate": "ceiling"') >= 1
+    (journal,) = re.findall(r"the runs are kept in (\.run/bench/\S+\.jsonl)", printed)
+    assert (ROOT / journal).read_text().count('"candidate": "ceiling"') >= 1
     assert [name for name, _, _ in ROW.findall(printed)] == ["ceiling", "counter"], printed
 
 
