@@ -29,8 +29,8 @@ def make_secrets(directory: Path, data: Path | None, readers: dict[str, int], *,
     if missing and initialised and not renew:
         raise SystemExit(
             f"The database has data but its secrets are gone ({', '.join(missing)}): put back a copy of them, or make "
-            "new ones, which the database takes over at its next start, by running this once with --renew: "
-            "`docker-compose -f docker-compose.prod.yml run --rm --no-deps secrets --renew`, or `./run secrets --renew`."
+            "new ones, which the database takes over at its next start, by running this once with --renew: `./run "
+            "secrets --renew` or `docker-compose -f docker-compose.prod.yml run --rm --no-deps secrets --renew`."
         )
     for name in NAMES if renew else missing:
         _write(directory / name, secrets.token_hex(32), readers.get(name))

@@ -75,6 +75,9 @@ the rate and 3.6 times the hits a transaction at 256 connections, 1.04 and 1.7 a
 _LONGEST_GATHERING = 0.02
 """Seconds after which a batch is closed however many come in."""
 
+_LOOK_AGAIN = 0.005
+"""Seconds after which a lane looks again for a session or a key that it lacked; the end of its own batches it sees."""
+
 _KNOWN = 10_000
 """How many counters a worker remembers."""
 
@@ -140,7 +143,6 @@ class Lanes:
             self._ids,
             self._pace,
             batch_size=self.settings.batch_size,
-            transactions=self.settings.lane_transactions,
             is_crowded=name in self._crowded,
             lost=self.lost.pop(name, set()),
         )
@@ -176,11 +178,9 @@ class Lane:
         pace: Pace,
         *,
         batch_size: int,
-        transactions: int,
         is_crowded: bool,
         lost: set[str],
     ) -> None:
-        """`transactions`: how many may be in flight."""
         self.name = name
         self.queue = queue
         self.create = False
@@ -191,7 +191,6 @@ class Lane:
         self._ids = ids
         self._pace = pace
         self._batch_size = batch_size
-        self._transactions = transactions
         self._open: list[Batch] = []
         """In flight, or about to be."""
         self._begun = 0.0
@@ -239,12 +238,13 @@ class Lane:
     def _may_begin(self) -> bool:
         """Whether the next batch may begin: at once where none is in flight; beside others, as the pace says.
 
-        Beside others it takes no session for which another lane waits, nor the last that is free.
+        Beside others it takes no session for which another lane waits, nor the last that is free. A batch without
+        hits is none of them: where its session is long in coming, hits go with one that has just become free.
         """
         if not self.queue or not any(batch.is_filled for batch in self._open):
             return bool(self.queue)
         return (
-            len(self._open) < self._transactions
+            len(self._open) < self._pace.transactions
             and self._seconds_left() <= 0
             and self._connections.spare >= 2
             and self.queue.first.key not in self._open_keys()
@@ -258,10 +258,10 @@ class Lane:
             self._set_timer()
 
     def _set_timer(self) -> None:
-        """Looks again whether the next batch may begin when it is due, or, if it is due and may not, a pace later."""
-        if self._timer is None and self.queue and 0 < len(self._open) < self._transactions:
+        """Looks again whether the next batch may begin when it is due, or, if it is due and may not, a little later."""
+        if self._timer is None and self.queue and 0 < len(self._open) < self._pace.transactions:
             left = self._seconds_left()
-            later = left if left > 0 else self._pace.seconds(len(self._open))
+            later = left if left > 0 else max(_LOOK_AGAIN, self._pace.seconds(len(self._open)))
             self._timer = asyncio.get_running_loop().call_later(later, self._begin_another)
 
     def _seconds_left(self) -> float:

@@ -34,8 +34,8 @@ class Pace:
     """
 
     def __init__(self, transactions: int) -> None:
-        """`transactions`: how many may be in flight."""
-        self._transactions = transactions
+        self.transactions = transactions
+        """How many may be in flight."""
         self._useful = 1.0
         """How many in flight are of use; a fraction counts in `seconds` only."""
         self._away = 0.0
@@ -56,7 +56,7 @@ class Pace:
         self._away = min(away, (self._away + away) / 2)
         self._at_lock = max(at_lock, (self._at_lock + at_lock) / 2)
         # A lane takes half of the lock's time at the most, since other workers need it too.
-        self._useful = min(self._transactions, self._whole / (2 * self._at_lock))
+        self._useful = min(self.transactions, self._whole / (2 * self._at_lock))
 
     def seconds(self, in_flight: int) -> float:
         """Returns the seconds from the begin of the last transaction to that of the next beside so many in flight.
