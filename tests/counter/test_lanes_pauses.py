@@ -43,7 +43,7 @@ FAR = 0.01
 """Seconds each way, far enough for transactions to overlap."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module")  # type: ignore[no-redef]  # instead of the one that is imported
 def shared(plain_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     """A database on a server of this file's own, whose process can be paused."""
     with private_mariadb(tmp_path_factory.mktemp("mariadb")) as server:
