@@ -372,6 +372,9 @@ class Lane:
             elif counter_id is None:
                 batch.refuse(batch.hits, NoSuchCounter)
             return not batch.hits
+        if batch.in_doubt and batch.counter_id != counter_id:
+            batch.refuse_as_unknown("the counter was deleted meanwhile")
+            return True
         found = await connection.look_up(counter_id, [batch.key, *batch.receipt_keys(counter_id)])
         # The row is locked and the receipts are read: nothing that was begun earlier can still happen.
         self.lost.difference_update(killed)
@@ -388,6 +391,7 @@ class Lane:
         if not batch.hits:
             return True
         plan = batch.plan(counter_id)
+        batch.counter_id = counter_id
         count = await connection.count(counter_id, plan)
         if count is None:
             return False
