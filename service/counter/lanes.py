@@ -75,6 +75,9 @@ the rate and 3.6 times the hits a transaction at 256 connections, 1.04 and 1.7 a
 _LONGEST_GATHERING = 0.02
 """Seconds after which a batch is closed however many come in."""
 
+_LOOK_AGAIN = 0.01
+"""Seconds after which a lane whose next batch is due, and may not begin beside the others, looks again at the least."""
+
 _KNOWN = 10_000
 """How many counters a worker remembers."""
 
@@ -258,10 +261,14 @@ class Lane:
             self._set_timer()
 
     def _set_timer(self) -> None:
-        """Looks again whether the next batch may begin when it is due, or, if it is due and may not, a pace later."""
-        if self._timer is None and self.queue and 0 < len(self._open) < self._transactions:
+        """Looks again whether the next batch may begin when it is due, or, if it is due and may not, a pace later.
+
+        Not while one has no session yet, for which many lanes may wait: it takes the hits, and sets the timer then.
+        """
+        is_useful = self.queue and 0 < len(self._open) < self._transactions
+        if self._timer is None and is_useful and all(batch.is_filled for batch in self._open):
             left = self._seconds_left()
-            later = left if left > 0 else self._pace.seconds(len(self._open))
+            later = left if left > 0 else max(_LOOK_AGAIN, self._pace.seconds(len(self._open)))
             self._timer = asyncio.get_running_loop().call_later(later, self._begin_another)
 
     def _seconds_left(self) -> float:
@@ -326,6 +333,7 @@ class Lane:
             batch.fill(self.queue.take(self._batch_size, self._open_keys()))
             self._begun = time.perf_counter()
             self.is_crowded = len(batch.hits) > 1
+            self._set_timer()
 
     def _halve(self, batch: Batch) -> bool:
         """Puts the later half of the hits back into the queue, and returns whether that helps.
