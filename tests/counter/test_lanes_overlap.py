@@ -36,12 +36,13 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def spied(monkeypatch: pytest.MonkeyPatch, owner: type, method: str) -> list[None]:
-    """Returns a list that grows with each call of the method."""
+    """Returns a list that grows with each call of the method, which fails in the end: a lane may call it for ever."""
     calls: list[None] = []
     called = getattr(owner, method)
 
     def spy(*given: Any, **named: Any) -> Any:
         calls.append(None)
+        assert len(calls) < 10_000
         return called(*given, **named)
 
     monkeypatch.setattr(owner, method, spy)
