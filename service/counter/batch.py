@@ -66,6 +66,8 @@ class Batch:
         """Whether an earlier attempt, of this batch or of one that was given up, may have counted."""
         self.in_doubt = False
         """Whether a lost connection may have counted it, or still may."""
+        self.counter_id: int | None = None
+        """Where it was last tried to count it."""
 
     @property
     def is_awaited(self) -> bool:

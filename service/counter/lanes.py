@@ -75,8 +75,8 @@ the rate and 3.6 times the hits a transaction at 256 connections, 1.04 and 1.7 a
 _LONGEST_GATHERING = 0.02
 """Seconds after which a batch is closed however many come in."""
 
-_LOOK_AGAIN = 0.005
-"""Seconds after which a lane looks again for a session or a key that it lacked; the end of its own batches it sees."""
+_LOOK_AGAIN = 0.01
+"""Seconds after which a lane whose next batch is due, and may not begin beside the others, looks again at the least."""
 
 _KNOWN = 10_000
 """How many counters a worker remembers."""
@@ -258,8 +258,12 @@ class Lane:
             self._set_timer()
 
     def _set_timer(self) -> None:
-        """Looks again whether the next batch may begin when it is due, or, if it is due and may not, a little later."""
-        if self._timer is None and self.queue and 0 < len(self._open) < self._pace.transactions:
+        """Looks again whether the next batch may begin when it is due, or, if it is due and may not, a little later.
+
+        Not while one has no session yet, for which many lanes may wait: it takes the hits, and sets the timer then.
+        """
+        is_useful = self.queue and 0 < len(self._open) < self._pace.transactions
+        if self._timer is None and is_useful and all(batch.is_filled for batch in self._open):
             left = self._seconds_left()
             later = left if left > 0 else max(_LOOK_AGAIN, self._pace.seconds(len(self._open)))
             self._timer = asyncio.get_running_loop().call_later(later, self._begin_another)
@@ -326,6 +330,7 @@ class Lane:
             batch.fill(self.queue.take(self._batch_size, self._open_keys()))
             self._begun = time.perf_counter()
             self.is_crowded = len(batch.hits) > 1
+            self._set_timer()
 
     def _halve(self, batch: Batch) -> bool:
         """Puts the later half of the hits back into the queue, and returns whether that helps.
@@ -372,6 +377,9 @@ class Lane:
             elif counter_id is None:
                 batch.refuse(batch.hits, NoSuchCounter)
             return not batch.hits
+        if batch.in_doubt and batch.counter_id != counter_id:
+            batch.refuse_as_unknown("the counter was deleted meanwhile")
+            return True
         found = await connection.look_up(counter_id, [batch.key, *batch.receipt_keys(counter_id)])
         # The row is locked and the receipts are read: nothing that was begun earlier can still happen.
         self.lost.difference_update(killed)
@@ -388,6 +396,7 @@ class Lane:
         if not batch.hits:
             return True
         plan = batch.plan(counter_id)
+        batch.counter_id = counter_id
         count = await connection.count(counter_id, plan)
         if count is None:
             return False

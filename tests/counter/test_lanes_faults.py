@@ -131,11 +131,12 @@ async def test_a_recovery_waits_for_a_session_however_long_others_need_it(
         assert lost.last == audit(shared, name) == 1
 
 
+@pytest.mark.parametrize("recovery_is_lost", [False, True])
 async def test_a_hit_that_may_have_been_counted_is_not_refused_however_late_that_is_known(
-    shared: Database, name: str, make_app: MakeApp
+    shared: Database, name: str, make_app: MakeApp, recovery_is_lost: bool
 ) -> None:
     async with proxy(shared.server.port) as here, lanes_behind(here, make_app, DB_POOL_TIMEOUT=2) as lanes:
-        here.cuts = [Cut(COUNT, "within")]
+        here.cuts = [Cut(COUNT, "within"), *([Cut(LOCK, "before")] if recovery_is_lost else [])]
         with held(shared, name):
             in_doubt = asyncio.create_task(lanes.hit(name))
             while here.cuts:

@@ -9,13 +9,13 @@ import pytest
 
 from harness.databases import Database
 from harness.proxy import Cut, Proxy, proxy
-from service.counter.batch import Receipt
-from service.counter.connections import LaneConnection
+from service.counter.batch import Batch, Receipt
+from service.counter.connections import LaneConnection, LaneConnections
 from service.counter.errors import CounterFull, IdempotencyKeyReused, NoSuchCounter
 from service.counter.lanes import Lane, Lanes
 from service.counter.pace import Pace
 from service.counter.tables import LARGEST
-from service.platform.database import Unavailable
+from service.platform.database import OutcomeUnknown, Unavailable
 from tests.conftest import MakeApp
 from tests.counter.audit import audit
 from tests.counter.shared import *  # noqa: F403  # fixtures
@@ -33,6 +33,20 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next transaction begins as soon as a hit waits, whatever was measured."""
     monkeypatch.setattr(Pace, "seconds", lambda _pace, _in_flight: 0.0)
     monkeypatch.setattr(Pace, "overlaps", True)
+
+
+def spied(monkeypatch: pytest.MonkeyPatch, owner: type, method: str) -> list[None]:
+    """Returns a list that grows with each call of the method, which fails in the end: a lane may call it for ever."""
+    calls: list[None] = []
+    called = getattr(owner, method)
+
+    def spy(*given: Any, **named: Any) -> Any:
+        calls.append(None)
+        assert len(calls) < 10_000
+        return called(*given, **named)
+
+    monkeypatch.setattr(owner, method, spy)
+    return calls
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -54,6 +68,23 @@ async def fly(lanes: Lanes, name: str, *hits: tuple[int, str | None]) -> "list[a
         sent.append(asyncio.create_task(lanes.hit(name, amount, key)))
         await until(lambda before=before: in_flight(lanes, name) > before)  # type: ignore[misc]
     return sent
+
+
+async def one_stuck(
+    lanes: Lanes, name: str, monkeypatch: pytest.MonkeyPatch
+) -> "tuple[asyncio.Task[Receipt], asyncio.Event]":
+    """Sends a hit whose transaction stops before its UPDATE; returns it, and the event with which it goes on."""
+    count, goes_on = LaneConnection.count, asyncio.Event()
+
+    async def count_later(connection: LaneConnection, *given: Any) -> int | None:
+        monkeypatch.setattr(LaneConnection, "count", count)
+        await goes_on.wait()
+        return await count(connection, *given)
+
+    monkeypatch.setattr(LaneConnection, "count", count_later)
+    stuck = asyncio.create_task(lanes.hit(name))
+    await until(lambda: LaneConnection.count is count)
+    return stuck, goes_on
 
 
 @asynccontextmanager
@@ -182,6 +213,24 @@ async def test_one_session_stays_free_and_no_more_are_in_flight_than_the_setting
         assert sorted([(await task).last for task in sent]) == list(range(1, most + 6))
 
 
+async def test_the_next_begins_beside_one_in_flight_no_sooner_than_the_pace_says(
+    shared: Database, name: str, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pace = 1000.0
+    monkeypatch.setattr(Pace, "seconds", lambda _pace, _in_flight: pace)
+    async with proxy(shared.server.port) as here, lanes_behind(here, make_app, **PATIENT) as lanes:
+        with held(shared, name):
+            sent = [asyncio.create_task(lanes.hit(name))]
+            await until(lambda: in_flight(lanes, name) == 1)
+            pace = 1.0
+            sent.append(asyncio.create_task(lanes.hit(name)))
+            for _ in range(50):
+                assert in_flight(lanes, name) == 1
+                await asyncio.sleep(0.002)
+            await until(lambda: in_flight(lanes, name) == 2)
+        assert sorted([(await task).last for task in sent]) == [1, 2]
+
+
 async def test_hits_with_the_key_of_one_in_flight_wait_for_its_receipt(
     shared: Database, name: str, make_app: MakeApp, at_once: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,20 +241,25 @@ async def test_hits_with_the_key_of_one_in_flight_wait_for_its_receipt(
         return await recover(lane, *given)
 
     monkeypatch.setattr(Lane, "_recover", noted)
-    async with proxy(shared.server.port) as here, lanes_behind(here, make_app, **PATIENT) as lanes:
+    begun = spied(monkeypatch, Lane, "_process")
+    many = {**PATIENT, "LANE_POOL_SIZE": 8, "LANE_TRANSACTIONS": 6}
+    async with proxy(shared.server.port) as here, lanes_behind(here, make_app, **many) as lanes:
         with held(shared, name):
-            first = await fly(lanes, name, (1, "a"))
+            first = await fly(lanes, name, (1, "a"), (1, None))
             plain = asyncio.create_task(lanes.hit(name))
             again = [asyncio.create_task(lanes.hit(name, 1, "a")) for _ in range(3)]
             other = asyncio.create_task(lanes.hit(name, 2, "a"))
-            await until(lambda: in_flight(lanes, name) == 2)
-            assert len(lanes._lanes[name].queue) == 4
-        receipts = await asyncio.gather(*first, *again)
-        assert set(receipts) == {receipts[0]}
-        assert (await plain).last != receipts[0].last
+            await until(lambda: in_flight(lanes, name) == 3)
+            for _ in range(50):
+                await asyncio.sleep(0.002)
+                assert len(lanes._lanes[name].queue) == 4
+            assert len(begun) == 3, "a session was taken for nothing"
+        a, none, *receipts = await asyncio.gather(*first, *again)
+        assert set(receipts) == {a}
+        assert len({a.last, none.last, (await plain).last}) == 3
         with pytest.raises(IdempotencyKeyReused):
             await other
-        assert audit(shared, name) == 2
+        assert audit(shared, name) == 3
         assert not recoveries, "a transaction was rolled back"
 
 
@@ -228,6 +282,55 @@ async def test_a_recovery_forgets_no_connection_that_another_batch_loses_meanwhi
         assert (await lanes.hit(name)).last == 2
         await until_idle()
         assert not lanes.lost
+
+
+async def test_a_recovery_that_finds_the_counter_deleted_forgets_no_connection_that_is_lost_meanwhile(
+    shared: Database, name: str, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with proxy(shared.server.port) as here, lanes_behind(here, make_app) as lanes:
+        lock = LaneConnection.lock
+
+        async def lock_while_another_is_lost(connection: LaneConnection, counter_id: int) -> int | None:
+            await asyncio.to_thread(shared.execute, "DELETE FROM counter WHERE name = %s", name)
+            lanes._lanes[name].lost.add("tally:another")
+            return await lock(connection, counter_id)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(LaneConnection, "lock", lock_while_another_is_lost)
+            here.cuts = [Cut("UPDATE counter", "within")]
+            with pytest.raises(OutcomeUnknown):
+                await lanes.hit(name)
+            await until_idle()
+        assert lanes.lost[name] == {"tally:another"}
+        assert (await lanes.hit(name, create=True)).last == 1
+        await until_idle()
+        assert not lanes.lost
+
+
+async def test_a_batch_in_doubt_takes_no_number_of_a_counter_that_was_deleted_meanwhile(
+    shared: Database, name: str, make_app: MakeApp, at_once: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another batch of the lane knows the new counter already, and a receipt of the old one may be left."""
+    recover, goes_on = Lane._recover, asyncio.Event()
+
+    async def recover_later(lane: Lane, connection: LaneConnection, batch: Batch) -> bool:
+        if batch.in_doubt:
+            await goes_on.wait()
+        return await recover(lane, connection, batch)
+
+    monkeypatch.setattr(Lane, "_recover", recover_later)
+    async with proxy(shared.server.port) as here, lanes_behind(here, make_app, **PATIENT) as lanes:
+        assert (await lanes.hit(name, 50)).last == 50
+        here.cuts = [Cut("UPDATE counter", "answered", results=3)]  # it is committed
+        in_doubt = asyncio.create_task(lanes.hit(name))
+        await until(lambda: lanes._lanes[name].lost if name in lanes._lanes else False)
+        assert audit(shared, name) == 51
+        shared.execute("DELETE FROM counter WHERE name = %s", name)
+        assert (await lanes.hit(name, create=True)).last == 1
+        goes_on.set()
+        with pytest.raises(OutcomeUnknown):
+            await in_doubt
+        assert (await lanes.hit(name)).last == 2 == audit(shared, name)
 
 
 async def test_two_workers_with_the_same_new_keys_in_flight_give_each_one_number(
@@ -322,9 +425,123 @@ async def test_without_a_session_for_a_second_one_the_hits_wait_for_the_first(
             here.cuts = [Cut("login", "before") for _ in range(3)]
             sent += [asyncio.create_task(lanes.hit(name)) for _ in range(10)]
             await until(lambda: len(here.cuts) < 3)
+            for _ in range(100):
+                await asyncio.sleep(0.002)
+                assert len(here.cuts) == 2, "it tries again at once"
         assert sorted([(await task).last for task in sent]) == list(range(1, 12))
         here.cuts.clear()
         assert audit(shared, name) == 11
+
+
+async def test_a_session_that_is_long_in_coming_keeps_nobody_waiting_when_the_one_in_flight_has_ended(
+    shared: Database, name: str, make_app: MakeApp, at_once: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, comes = LaneConnections._connect, asyncio.Event()
+
+    async def connect_later(connections: LaneConnections) -> Any:
+        monkeypatch.setattr(LaneConnections, "_connect", connect)
+        await comes.wait()
+        return await connect(connections)
+
+    async with proxy(shared.server.port) as here, lanes_behind(here, make_app, **PATIENT) as lanes:
+        with held(shared, name):
+            sent = await fly(lanes, name, (1, None))
+            monkeypatch.setattr(LaneConnections, "_connect", connect_later)
+            sent.append(asyncio.create_task(lanes.hit(name)))
+            await until(lambda: len(lanes._lanes[name]._open) == 2)
+            monkeypatch.setattr(Pace, "seconds", lambda _pace, _in_flight: 1000.0)
+        assert [(await task).last for task in sent] == [1, 2]
+        comes.set()
+        await until_idle()
+        assert audit(shared, name) == 2
+
+
+async def test_two_that_find_no_session_do_not_take_each_other_for_one_in_flight(
+    shared: Database, name: str, make_app: MakeApp, at_once: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts, first_fails = 0, asyncio.Event()
+
+    async def fail(_: LaneConnections) -> Any:
+        nonlocal attempts
+        attempts += 1
+        await (first_fails.wait() if attempts == 1 else asyncio.sleep(0.01))
+        raise OSError("no way there")
+
+    async with proxy(shared.server.port) as here, lanes_behind(here, make_app, **PATIENT) as lanes:
+        with held(shared, name):
+            sent = await fly(lanes, name, (1, None))
+            monkeypatch.setattr(LaneConnections, "_connect", fail)
+            waits = asyncio.create_task(lanes.hit(name))
+            await until(lambda: attempts == 1)
+        assert (await sent[0]).last == 1
+        first_fails.set()
+        with pytest.raises(Unavailable, match="no way there"):
+            await waits
+        await until_idle()
+        assert attempts <= 4
+        assert lanes.connections.spare == lanes.settings.lane_pool_size
+
+
+async def test_a_hit_that_finds_no_session_free_beside_a_stuck_one_is_counted_when_one_is_free(
+    shared: Database, name: str, make_app: MakeApp, at_once: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared.execute("INSERT INTO counter (name, count) VALUES (%s, 0)", f"{name}-2")
+    own = {**PATIENT, "LANE_POOL_SIZE": 3}
+    async with proxy(shared.server.port) as here, lanes_behind(here, make_app, **own) as lanes:
+        await lanes.hit(name)
+        stuck, goes_on = await one_stuck(lanes, name, monkeypatch)
+        with held(shared, f"{name}-2"):
+            sent = await fly(lanes, f"{name}-2", (1, None))
+            assert lanes.connections.spare == 1
+            waits = asyncio.create_task(lanes.hit(name))
+            for _ in range(50):
+                await asyncio.sleep(0.002)
+                assert in_flight(lanes, name) == 1
+        assert (await sent[0]).last == 1
+        assert (await waits).last == 2
+        assert not stuck.done()
+        goes_on.set()
+        assert (await stuck).last == 3 == audit(shared, name)
+
+
+async def test_a_hit_that_waits_behind_a_stuck_one_is_counted_when_its_time_comes_after_another_has_ended(
+    shared: Database, name: str, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pace = 0.0
+    monkeypatch.setattr(Pace, "seconds", lambda _pace, _in_flight: pace)
+    own = {**PATIENT, "LANE_TRANSACTIONS": 2}
+    async with proxy(shared.server.port) as here, lanes_behind(here, make_app, **own) as lanes:
+        await lanes.hit(name)
+        stuck, goes_on = await one_stuck(lanes, name, monkeypatch)
+        with held(shared, name):
+            sent = await fly(lanes, name, (1, None))
+            pace = 1.0
+            sent.append(asyncio.create_task(lanes.hit(name)))
+            await asyncio.sleep(0)
+            assert len(lanes._lanes[name].queue) == 1
+        assert [(await task).last for task in sent] == [2, 3]
+        assert not stuck.done()
+        goes_on.set()
+        assert (await stuck).last == 4 == audit(shared, name)
+
+
+async def test_lanes_that_may_not_begin_another_look_again_now_and_then_only(
+    shared: Database, name: str, make_app: MakeApp, at_once: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many do so where the sessions are few: they would keep the worker from its work."""
+    looks = spied(monkeypatch, Lane, "_begin_another")
+    shared.execute("INSERT INTO counter (name, count) VALUES (%s, 0)", f"{name}-2")
+    own = {**PATIENT, "LANE_POOL_SIZE": 1}
+    async with proxy(shared.server.port) as here, lanes_behind(here, make_app, **own) as lanes:
+        with held(shared, name):
+            sent = await fly(lanes, name, (1, None))
+            for one in (name, f"{name}-2", f"{name}-2"):
+                sent.append(asyncio.create_task(lanes.hit(one)))
+                await asyncio.sleep(0.01)
+            before = len(looks)
+            await asyncio.sleep(0.5)
+            assert 0 < len(looks) - before < 1000
+        assert sorted([(await task).last for task in sent]) == [1, 1, 2, 2]
 
 
 async def test_four_in_flight_that_lose_their_connections_at_once_are_all_recovered(
