@@ -231,6 +231,17 @@ async def test_the_next_begins_beside_one_in_flight_no_sooner_than_the_pace_says
         assert sorted([(await task).last for task in sent]) == [1, 2]
 
 
+async def test_hits_that_a_full_batch_leaves_in_the_queue_begin_beside_it(
+    shared: Database, name: str, make_app: MakeApp, at_once: None
+) -> None:
+    async with proxy(shared.server.port) as here, lanes_behind(here, make_app, **PATIENT, LANE_BATCH_SIZE=1) as lanes:
+        with held(shared, name):
+            sent = [asyncio.create_task(lanes.hit(name)) for _ in range(3)]
+            await until(lambda: in_flight(lanes, name) == 3)
+        assert sorted([(await task).last for task in sent]) == [1, 2, 3]
+        assert audit(shared, name) == 3
+
+
 async def test_hits_with_the_key_of_one_in_flight_wait_for_its_receipt(
     shared: Database, name: str, make_app: MakeApp, at_once: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
