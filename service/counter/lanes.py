@@ -255,17 +255,19 @@ class Lane:
         if self._open and all(batch.is_filled for batch in self._open) and self._may_begin():
             self._tasks.create_task(self._process_batches(), context=contextvars.Context())
         else:
-            self._set_timer()
+            self._set_timer(_LOOK_AGAIN)
 
-    def _set_timer(self) -> None:
-        """Looks again whether the next batch may begin when it is due, or, if it is due and may not, a little later.
+    def _set_timer(self, least: float = 0.0) -> None:
+        """Looks whether the next batch may begin when it is due, or, if it is due, a pace later, for others to join it.
+
+        Looks in so many seconds at the `least`, where it was due and might not begin.
 
         Not while one has no session yet, for which many lanes may wait: it takes the hits, and sets the timer then.
         """
         is_useful = self.queue and 0 < len(self._open) < self._pace.transactions
         if self._timer is None and is_useful and all(batch.is_filled for batch in self._open):
             left = self._seconds_left()
-            later = left if left > 0 else max(_LOOK_AGAIN, self._pace.seconds(len(self._open)))
+            later = left if left > 0 else max(least, self._pace.seconds(len(self._open)))
             self._timer = asyncio.get_running_loop().call_later(later, self._begin_another)
 
     def _seconds_left(self) -> float:
