@@ -17,8 +17,8 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_de
 
 from migrations import comparison  # noqa: F401  # how Alembic compares columns
 from service import metadata
-from service.platform import database, logs
-from service.platform.mysql_errors import ER_ACCESS_DENIED_NO_PASSWORD, NO_ROOM, way_out
+from service.platform import database, logs, tls
+from service.platform.mysql_errors import CR_SSL_CONNECTION_ERROR, ER_ACCESS_DENIED_NO_PASSWORD, NO_ROOM, way_out
 from service.platform.settings import MigrationSettings, SettingsError, load_migration_settings
 
 log = logging.getLogger("migrations")
@@ -65,6 +65,9 @@ def make_engine(settings: MigrationSettings) -> Engine:
         connect_args={
             "connect_timeout": timeout,
             "charset": database.CHARSET,
+            "ssl": settings.database.tls,
+            # PyMySQL would take TLS where it is offered, and check nothing.
+            "ssl_disabled": settings.database.tls is None,
             # A statement that changes a table may take hours. Alembic names no engine for its own table.
             "init_command": f"SET SESSION {database.SAME_MEANING}, lock_wait_timeout = {seconds}, "
             "default_storage_engine = InnoDB /*!50708 , max_execution_time = 0 */ "
@@ -94,6 +97,11 @@ def connect(engine: Engine, settings: MigrationSettings) -> Connection:
     try:
         return attempts(engine.connect)
     except exc.DBAPIError as error:
+        if failed := tls.reason(error.orig):
+            give_up(
+                Exit.NOPERM,
+                f"No TLS with the database at {to.host}:{to.port} ({failed}){way_out(CR_SSL_CONNECTION_ERROR)}.",
+            )
         if is_not_there(error):
             give_up(
                 Exit.UNAVAILABLE,
@@ -110,7 +118,7 @@ def connect(engine: Engine, settings: MigrationSettings) -> Connection:
 
 
 def is_not_there(error: BaseException) -> bool:
-    return isinstance(error, exc.DBAPIError) and database.error_code(error) in _NOT_THERE
+    return isinstance(error, exc.DBAPIError) and database.error_code(error) in _NOT_THERE and not tls.reason(error.orig)
 
 
 def reason(error: exc.DBAPIError) -> str:

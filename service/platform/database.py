@@ -109,6 +109,7 @@ def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None, c
             "async_creator_fn": driver.connect,
             "charset": CHARSET,
             "settings": settings,
+            "ssl": settings.tls,
             # Before SQLAlchemy asks for the sql_mode, which it takes for the session's from then on.
             "init_command": _session(settings),
         },

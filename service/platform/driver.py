@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 
 import aiomysql
 from aiomysql import Cursor, MySQLError, OperationalError
+from pymysql.constants import CLIENT
 
-from service.platform.mysql_errors import CR_SERVER_LOST
+from service.platform import tls
+from service.platform.mysql_errors import CR_SERVER_LOST, CR_SSL_CONNECTION_ERROR
 from service.platform.settings import DatabaseSettings
 
 __all__ = ["URL_SCHEME", "Connection", "Cursor", "MySQLError", "OperationalError", "connect", "is_ended_by_server"]
@@ -35,6 +37,12 @@ class Connection(aiomysql.Connection):  # type: ignore[misc]  # aiomysql has no 
 
     def escape(self, obj: Any) -> str:
         return f"_binary X'{obj.hex()}'" if isinstance(obj, bytes) else str(super().escape(obj))
+
+    async def _get_server_information(self) -> None:
+        """Reads the server's greeting. aiomysql would do without TLS where the server, or who is between, has none."""
+        await super()._get_server_information()
+        if self._ssl_context and not self.server_capabilities & CLIENT.SSL:
+            raise aiomysql.OperationalError(CR_SSL_CONNECTION_ERROR, "no TLS: the server offers none")
 
     async def query(self, sql: str, unbuffered: bool = False) -> int:
         return await self._bounded(super().query(sql, unbuffered))
@@ -82,6 +90,10 @@ async def connect(*, settings: DatabaseSettings, **arguments: Any) -> "Connectio
         raise aiomysql.OperationalError(
             CR_SERVER_LOST, f"no connection to the database within {settings.connect_timeout:g} s"
         ) from None
+    except aiomysql.OperationalError as error:
+        if reason := tls.reason(error):
+            raise aiomysql.OperationalError(CR_SSL_CONNECTION_ERROR, f"no TLS: {reason}") from error
+        raise
     _bound_silence(connection, settings)
     return connection
 

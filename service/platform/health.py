@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from service.platform import lifecycle
 from service.platform.app import App
 from service.platform.database import NotDurable, create_engine, error_code
-from service.platform.mysql_errors import ER_NO_SUCH_TABLE, NO_ROOM, way_out
+from service.platform.mysql_errors import CR_SSL_CONNECTION_ERROR, ER_NO_SUCH_TABLE, NO_ROOM, way_out
 from service.platform.problems import problem_details
 from service.platform.settings import ROOT
 
@@ -120,6 +120,8 @@ class Readiness:
             return self._reason_against_revisions([])
         if isinstance(error.orig, NotDurable):
             return str(error.orig.args[1])
+        if code == CR_SSL_CONNECTION_ERROR and error.orig:
+            return f"The database cannot be used ({error.orig.args[1]}){way_out(code)}."
         recently = self._ready_at + self._settings.database.idle_timeout // 2
         if code in NO_ROOM and asyncio.get_running_loop().time() < recently:
             return None  # the connections that it had then still serve (pool_recycle)

@@ -12,6 +12,9 @@ from pymysql.constants import CR, ER
 CR_SERVER_LOST: Final[int] = CR.CR_SERVER_LOST
 """The client's own: the connection ended before an answer."""
 
+CR_SSL_CONNECTION_ERROR: Final[int] = CR.CR_SSL_CONNECTION_ERROR
+"""The client's own: TLS was wanted and did not come about."""
+
 CR_ERROR_FIRST: Final[int] = CR.CR_ERROR_FIRST
 CR_ERROR_LAST: Final[int] = CR.CR_ERROR_LAST
 """The client's own numbers are from the first to the last."""
@@ -113,14 +116,15 @@ def is_read_only(error: BaseException) -> bool:
 
 _WAYS_OUT: Final = (
     ({CR.CR_CONN_HOST_ERROR}, "start it, or correct DB_HOST and DB_PORT"),
-    ({ER.ACCESS_DENIED_ERROR, ER_ACCESS_DENIED_NO_PASSWORD}, "correct DB_USERNAME and DB_PASSWORD"),
+    ({ER.ACCESS_DENIED_ERROR, ER_ACCESS_DENIED_NO_PASSWORD}, "correct DB_USERNAME and DB_PASSWORD, or set DB_SSL_MODE"),
     ({ER.DBACCESS_DENIED_ERROR, ER.BAD_DB_ERROR}, "correct DATABASE_NAME, or make the database and its users"),
     ({ER.TABLEACCESS_DENIED_ERROR}, "grant the user what deploy/database/users.sql does"),
     ({ER_NO_SUCH_TABLE, ER.BAD_FIELD_ERROR}, "a table or column is missing, though the schema's revision is right"),
     (
         {ER_SECURE_TRANSPORT_REQUIRED},
-        "it takes encrypted connections only (require_secure_transport), which are not made here",
+        "it takes encrypted connections only; set DB_SSL_MODE",
     ),
+    ({CR_SSL_CONNECTION_ERROR}, "correct DB_SSL_MODE, DB_SSL_CA or DB_HOST, or the server's certificate"),
     ({ER_STATEMENT_BINLOG}, "its binary log has the format STATEMENT; set binlog_format to ROW or MIXED"),
     ({ER.HOST_IS_BLOCKED}, "it has blocked this host after broken logins; execute FLUSH HOSTS on it"),
     (

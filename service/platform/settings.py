@@ -6,6 +6,7 @@ the value. `.quartenv.example` is the manual of every setting.
 
 import os
 import re
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
@@ -14,7 +15,7 @@ from typing import Literal, TypeVar, cast
 
 from environs import EnvError, FileAwareEnv, ValidationError, validate
 
-from service.platform import quartenv
+from service.platform import quartenv, tls
 from service.platform.token_file import Token, parse_tokens
 
 _T = TypeVar("_T")
@@ -28,7 +29,7 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseSettings:
-    """How to reach the database, and how long to wait for it. Times are in seconds."""
+    """How to reach the database, and how long to wait for it. Times are in seconds. `tls`: None without TLS."""
 
     host: str
     port: int
@@ -42,6 +43,7 @@ class DatabaseSettings:
     pool_size: int
     pool_timeout: float
     durability: Literal["strict", "relaxed"]
+    tls: ssl.SSLContext | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +152,10 @@ def _read_database(env: FileAwareEnv, *, username: str, password: str) -> Databa
         durability=cast(
             "Literal['strict', 'relaxed']",
             env.str("DURABILITY", "strict", validate=validate.OneOf(("strict", "relaxed"))),
+        ),
+        tls=tls.make_context(
+            env.str("DB_SSL_MODE", "DISABLED", validate=validate.OneOf(tls.MODES)),
+            *(env.str(name, "") for name in ("DB_SSL_CA", "DB_SSL_CERT", "DB_SSL_KEY")),
         ),
     )
     if database.statement_timeout <= database.lock_timeout:

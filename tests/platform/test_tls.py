@@ -1,0 +1,215 @@
+"""TLS between the service, the migration job and the database."""
+
+import datetime as dt
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from harness.databases import Database, make_database, private_mariadb
+from harness.processes import Hypercorn, hypercorn, is_ready, wait_until
+from service.platform import tls
+from service.platform.settings import ROOT
+from tests.conftest import SECRET_KEY, Start, migrate
+from tests.platform.test_health import readiness
+
+WAY_OUT = "correct DB_SSL_MODE, DB_SSL_CA or DB_HOST, or the server's certificate."
+
+
+class Authority:
+    """A certificate authority that writes what it makes to a folder."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self.certificate = folder / f"{name}.pem"
+        made = self._builder(self._name, self._key, 1).add_extension(x509.BasicConstraints(True, None), critical=True)
+        self._write(self.certificate, made)
+
+    def make(self, name: str, host: str = "localhost", days: int = 1) -> tuple[Path, Path]:
+        """Makes a certificate for the host that ends in so many days; returns its file and that of its key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+        made = self._builder(subject, key, days)
+        made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+        self._write(self._folder / f"{name}.pem", made)
+        (self._folder / f"{name}.key").write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        return self._folder / f"{name}.pem", self._folder / f"{name}.key"
+
+    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, days: int) -> x509.CertificateBuilder:
+        now = dt.datetime.now(dt.UTC)
+        return (
+            x509.CertificateBuilder(self._name, subject, key.public_key(), x509.random_serial_number())
+            .not_valid_before(now - dt.timedelta(days=2))
+            .not_valid_after(now + dt.timedelta(days=days))
+        )
+
+    def _write(self, file: Path, builder: x509.CertificateBuilder) -> None:
+        file.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"), "authority")
+
+
+@pytest.fixture(scope="module")
+def secured(
+    authority: Authority, plain_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Database]:
+    """A migrated database on a MariaDB that takes encrypted connections only."""
+    certificate, key = authority.make("server")
+    options = [f"--ssl-ca={authority.certificate}", f"--ssl-cert={certificate}", f"--ssl-key={key}"]
+    options += ["--require-secure-transport=ON"]
+    with private_mariadb(tmp_path_factory.mktemp("mariadb"), None, *options) as server:
+        database = make_database(server)
+        migrate({**plain_environment, **database.environment, "SECRET_KEY": SECRET_KEY, "DB_SSL_MODE": "REQUIRED"})
+        yield database
+
+
+@pytest.fixture
+def settings(secured: Database, plain_environment: dict[str, str], authority: Authority) -> dict[str, str]:
+    """The environment in which everything about the server's certificate is verified, and right."""
+    return {
+        **plain_environment,
+        **secured.environment,
+        "SECRET_KEY": SECRET_KEY,
+        "DB_HOST": "localhost",
+        "DB_SSL_MODE": "VERIFY_IDENTITY",
+        "DB_SSL_CA": str(authority.certificate),
+    }
+
+
+@contextmanager
+def service(environment: dict[str, str], tmp_path: Path) -> Iterator[Hypercorn]:
+    with hypercorn(environment, tmp_path / "log", app="tests.platform.probe:app", workers=1) as running:
+        yield running
+
+
+def alembic(environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "alembic", "current"]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def assert_refused(environment: dict[str, str], tmp_path: Path, reason: str) -> None:
+    """Fails unless the service is not ready, and the job ends at once, both with the reason and the way out."""
+    with service(environment, tmp_path) as running:
+        status, detail = readiness(running)
+        assert (status, detail) == (503, f"The database cannot be used (no TLS: {reason}): {WAY_OUT}")
+    job = alembic(environment)
+    address = f"{environment['DB_HOST']}:{environment['DB_PORT']}"
+    assert job.stderr.splitlines()[-1] == f"No TLS with the database at {address} ({reason}): {WAY_OUT}"
+    assert job.returncode == 77
+
+
+@pytest.mark.parametrize(
+    ("mode", "host"),
+    [("REQUIRED", "127.0.0.1"), ("VERIFY_CA", "127.0.0.1"), ("VERIFY_IDENTITY", "localhost")],
+)
+def test_sessions_are_encrypted(settings: dict[str, str], tmp_path: Path, mode: str, host: str) -> None:
+    own = {**settings, "DB_SSL_MODE": mode, "DB_HOST": host, "DB_SSL_CA": settings["DB_SSL_CA"] * (mode != "REQUIRED")}
+    with service(own, tmp_path) as running:
+        wait_until(lambda: is_ready(running), process=running.process, log=running.log)
+        sql = "SELECT VARIABLE_VALUE FROM information_schema.SESSION_STATUS WHERE VARIABLE_NAME = 'Ssl_version'"
+        assert httpx.get(f"{running.url}/probe/query", params={"sql": sql}).text == "TLSv1.3"
+        assert httpx.get(running.url).status_code == 200
+        assert httpx.get(running.url).status_code == 200
+    assert alembic(own).returncode == 0
+
+
+def test_another_authority_is_not_believed(settings: dict[str, str], tmp_path: Path) -> None:
+    other = Authority(tmp_path, "authority")
+    own = {**settings, "DB_SSL_CA": str(other.certificate)}
+    assert_refused(own, tmp_path, "certificate signature failure")
+    assert_refused({**settings, "DB_SSL_CA": ""}, tmp_path, "self-signed certificate in certificate chain")
+
+
+def test_a_certificate_for_another_name_is_not_believed(settings: dict[str, str], tmp_path: Path) -> None:
+    own = {**settings, "DB_HOST": "127.0.0.1"}
+    assert_refused(own, tmp_path, "ip address mismatch, certificate is not valid for '127.0.0.1'.")
+
+
+def test_an_expired_certificate_is_not_believed(
+    settings: dict[str, str], secured: Database, authority: Authority, tmp_path: Path
+) -> None:
+    authority.make("server", days=-1)
+    secured.server.execute("FLUSH SSL")
+    try:
+        assert_refused(settings, tmp_path, "certificate has expired")
+    finally:
+        authority.make("server")
+        secured.server.execute("FLUSH SSL")
+
+
+def test_a_user_who_must_show_a_certificate_does(
+    settings: dict[str, str], secured: Database, authority: Authority, tmp_path: Path
+) -> None:
+    user = secured.environment["DB_USERNAME"]
+    secured.server.execute(f"ALTER USER '{user}'@'%' REQUIRE X509")
+    try:
+        with service(settings, tmp_path) as running:
+            status, detail = readiness(running)
+            assert status == 503
+            assert "error 1045" in detail
+        certificate, key = authority.make("client", "client")
+        own = {**settings, "DB_SSL_CERT": str(certificate), "DB_SSL_KEY": str(key)}
+        with service(own, tmp_path) as running:
+            wait_until(lambda: is_ready(running), process=running.process, log=running.log)
+    finally:
+        secured.server.execute(f"ALTER USER '{user}'@'%' REQUIRE NONE")
+
+
+def test_a_server_that_takes_encrypted_connections_only_says_so(database: Database, start: Start) -> None:
+    if "MariaDB" in str(database.server.execute("SELECT VERSION()")):
+        pytest.skip("it is not told of TLS here")
+    with database.server.variables(require_secure_transport=1):
+        unset = start(ready=False)
+        detail = "The database cannot be used (error 3159): it takes encrypted connections only; set DB_SSL_MODE."
+        assert readiness(unset) == (503, detail)
+        encrypted = start(DB_SSL_MODE="REQUIRED")
+        assert httpx.get(encrypted.url).status_code == 200
+        wrong = start(ready=False, DB_SSL_MODE="VERIFY_CA")
+        assert "self-signed certificate in certificate chain" in readiness(wrong)[1]
+
+
+def test_a_server_without_tls_is_refused_before_a_password_is_sent(
+    database: Database, environment: dict[str, str], start: Start
+) -> None:
+    if "MariaDB" not in str(database.server.execute("SELECT VERSION()")):
+        pytest.skip("it has TLS")
+    if database.server.execute("SELECT @@have_ssl") == [("YES",)]:
+        pytest.skip("it makes certificates itself")
+    running = start(ready=False, DB_SSL_MODE="REQUIRED")
+    assert readiness(running) == (503, f"The database cannot be used (no TLS: the server offers none): {WAY_OUT}")
+    job = alembic({**environment, "DB_SSL_MODE": "REQUIRED"})
+    assert "(error 2026: SSL is required but the server doesn't support it): correct DB_SSL_MODE" in job.stderr
+    assert job.returncode == 77
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (("DISABLED", "ca.pem", "", ""), "need DB_SSL_MODE"),
+        (("REQUIRED", "ca.pem", "", ""), "believes any certificate"),
+        (("REQUIRED", "", "client.pem", ""), "go together"),
+        (("VERIFY_CA", "nowhere.pem", "", ""), "DB_SSL_CA=nowhere.pem cannot be used: .*No such file"),
+        (("VERIFY_CA", str(ROOT / "README.md"), "", ""), "DB_SSL_CA=.* cannot be used"),
+        (("REQUIRED", "", "nowhere.pem", "nowhere.key"), "DB_SSL_CERT=nowhere.pem .* cannot be used"),
+    ],
+)
+def test_files_that_cannot_be_used_are_named(given: tuple[str, str, str, str], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        tls.make_context(*given)
