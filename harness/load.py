@@ -1,15 +1,19 @@
 """Concurrent GET requests over plain streams, since httpx would take more processor time than the service."""
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 
 
-async def get_at_once(urls: Sequence[tuple[str, int]], count: int, connections: int) -> list[tuple[int, str]]:
+async def get_at_once(
+    urls: Sequence[tuple[str, int]], count: int, connections: int, until: "asyncio.Task[None] | None" = None
+) -> list[tuple[int, str]]:
     """Sends `count` GET requests for `/` on `connections` kept-alive connections, in turn to the (host, port) given.
 
-    Returns status and body of each answer; a request whose connection was lost has status 0 and is not sent again.
+    Where `until` is given, goes on as long as that task takes. Returns status and body of each answer; a request whose
+    connection was lost has status 0 and is not sent again.
     """
-    left = iter(range(count))
+    left = itertools.chain(range(count), iter(until.done, True) if until else ())
     answers: list[tuple[int, str]] = []
 
     async def one_connection(host: str, port: int) -> None:

@@ -120,10 +120,7 @@ _WAYS_OUT: Final = (
     ({ER.DBACCESS_DENIED_ERROR, ER.BAD_DB_ERROR}, "correct DATABASE_NAME, or make the database and its users"),
     ({ER.TABLEACCESS_DENIED_ERROR}, "grant the user what deploy/database/users.sql does"),
     ({ER_NO_SUCH_TABLE, ER.BAD_FIELD_ERROR}, "a table or column is missing, though the schema's revision is right"),
-    (
-        {ER_SECURE_TRANSPORT_REQUIRED},
-        "it takes encrypted connections only; set DB_SSL_MODE",
-    ),
+    ({ER_SECURE_TRANSPORT_REQUIRED}, "it takes encrypted connections only; set DB_SSL_MODE"),
     ({CR_SSL_CONNECTION_ERROR}, "correct DB_SSL_MODE, DB_SSL_CA or DB_HOST, or the server's certificate"),
     ({ER_STATEMENT_BINLOG}, "its binary log has the format STATEMENT; set binlog_format to ROW or MIXED"),
     ({ER.HOST_IS_BLOCKED}, "it has blocked this host after broken logins; execute FLUSH HOSTS on it"),

@@ -1,8 +1,9 @@
 """Transactions of one lane overlap: at least four are in flight, on the real database, and G1 to G6 hold."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -245,13 +246,7 @@ async def test_hits_that_a_full_batch_leaves_in_the_queue_begin_beside_it(
 async def test_hits_with_the_key_of_one_in_flight_wait_for_its_receipt(
     shared: Database, name: str, make_app: MakeApp, at_once: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recover, recoveries = Lane._recover, []
-
-    async def noted(lane: Lane, *given: Any) -> bool:
-        recoveries.append(lane.name)
-        return await recover(lane, *given)
-
-    monkeypatch.setattr(Lane, "_recover", noted)
+    recoveries = spied(monkeypatch, Lane, "_recover")
     begun = spied(monkeypatch, Lane, "_process")
     many = {**PATIENT, "LANE_POOL_SIZE": 8, "LANE_TRANSACTIONS": 6}
     async with proxy(shared.server.port) as here, lanes_behind(here, make_app, **many) as lanes:
@@ -274,18 +269,28 @@ async def test_hits_with_the_key_of_one_in_flight_wait_for_its_receipt(
         assert not recoveries, "a transaction was rolled back"
 
 
+@contextmanager
+def another_lost_at_the_lock(
+    lanes: Lanes, name: str, monkeypatch: pytest.MonkeyPatch, before: Callable[[], object] = lambda: None
+) -> Iterator[None]:
+    """While a recovery asks for the row, `before` runs and another batch loses its connection."""
+    lock = LaneConnection.lock
+
+    async def lock_while_another_is_lost(connection: LaneConnection, counter_id: int) -> int | None:
+        await asyncio.to_thread(before)
+        lanes._lanes[name].lost.add("tally:another")
+        return await lock(connection, counter_id)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LaneConnection, "lock", lock_while_another_is_lost)
+        yield
+
+
 async def test_a_recovery_forgets_no_connection_that_another_batch_loses_meanwhile(
     shared: Database, name: str, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with proxy(shared.server.port) as here, lanes_behind(here, make_app) as lanes:
-        lock = LaneConnection.lock
-
-        async def lock_while_another_is_lost(connection: LaneConnection, counter_id: int) -> int | None:
-            lanes._lanes[name].lost.add("tally:another")
-            return await lock(connection, counter_id)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(LaneConnection, "lock", lock_while_another_is_lost)
+        with another_lost_at_the_lock(lanes, name, monkeypatch):
             here.cuts = [Cut("UPDATE counter", "sent")]
             assert (await lanes.hit(name)).last == 1
             await until_idle()
@@ -299,15 +304,8 @@ async def test_a_recovery_that_finds_the_counter_deleted_forgets_no_connection_t
     shared: Database, name: str, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with proxy(shared.server.port) as here, lanes_behind(here, make_app) as lanes:
-        lock = LaneConnection.lock
-
-        async def lock_while_another_is_lost(connection: LaneConnection, counter_id: int) -> int | None:
-            await asyncio.to_thread(shared.execute, "DELETE FROM counter WHERE name = %s", name)
-            lanes._lanes[name].lost.add("tally:another")
-            return await lock(connection, counter_id)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(LaneConnection, "lock", lock_while_another_is_lost)
+        delete = partial(shared.execute, "DELETE FROM counter WHERE name = %s", name)
+        with another_lost_at_the_lock(lanes, name, monkeypatch, delete):
             here.cuts = [Cut("UPDATE counter", "within")]
             with pytest.raises(OutcomeUnknown):
                 await lanes.hit(name)

@@ -1,8 +1,6 @@
 """TLS between the service, the migration job and the database."""
 
 import datetime as dt
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +17,7 @@ from harness.processes import Hypercorn, hypercorn, is_ready, wait_until
 from service.platform import tls
 from service.platform.settings import ROOT
 from tests.conftest import SECRET_KEY, Start, migrate
+from tests.migrations.test_migrations import alembic
 from tests.platform.test_health import readiness
 
 WAY_OUT = "correct DB_SSL_MODE, DB_SSL_CA or DB_HOST, or the server's certificate."
@@ -99,17 +98,12 @@ def service(environment: dict[str, str], tmp_path: Path) -> Iterator[Hypercorn]:
         yield running
 
 
-def alembic(environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "alembic", "current"]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
-
-
 def assert_refused(environment: dict[str, str], tmp_path: Path, reason: str) -> None:
     """Fails unless the service is not ready, and the job ends at once, both with the reason and the way out."""
     with service(environment, tmp_path) as running:
         status, detail = readiness(running)
         assert (status, detail) == (503, f"The database cannot be used (no TLS: {reason}): {WAY_OUT}")
-    job = alembic(environment)
+    job = alembic(environment, "current")
     address = f"{environment['DB_HOST']}:{environment['DB_PORT']}"
     assert job.stderr.splitlines()[-1] == f"No TLS with the database at {address} ({reason}): {WAY_OUT}"
     assert job.returncode == 77
@@ -127,7 +121,7 @@ def test_sessions_are_encrypted(settings: dict[str, str], tmp_path: Path, mode: 
         assert httpx.get(f"{running.url}/probe/query", params={"sql": sql}).text == "TLSv1.3"
         assert httpx.get(running.url).status_code == 200
         assert httpx.get(running.url).status_code == 200
-    assert alembic(own).returncode == 0
+    assert alembic(own, "current").returncode == 0
 
 
 def test_another_authority_is_not_believed(settings: dict[str, str], tmp_path: Path) -> None:
@@ -194,7 +188,7 @@ def test_a_server_without_tls_is_refused_before_a_password_is_sent(
         pytest.skip("it makes certificates itself")
     running = start(ready=False, DB_SSL_MODE="REQUIRED")
     assert readiness(running) == (503, f"The database cannot be used (no TLS: the server offers none): {WAY_OUT}")
-    job = alembic({**environment, "DB_SSL_MODE": "REQUIRED"})
+    job = alembic({**environment, "DB_SSL_MODE": "REQUIRED"}, "current")
     assert "(error 2026: SSL is required but the server doesn't support it): correct DB_SSL_MODE" in job.stderr
     assert job.returncode == 77
 
