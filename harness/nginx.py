@@ -152,6 +152,15 @@ class Nginx:
         ]
 
 
+def path_with(processors: int, directory: Path) -> str:
+    """Returns a PATH on which nproc(1) prints so many processors, made in the directory."""
+    nproc = directory / "bin/nproc"
+    nproc.parent.mkdir(exist_ok=True)
+    nproc.write_text(f"#!/bin/sh\necho {processors}\n")
+    nproc.chmod(0o755)
+    return f"{nproc.parent}:{PATH}"
+
+
 def render(directory: Path, **settings: str) -> "subprocess.CompletedProcess[str]":
     """Runs deploy/nginx/render with these settings only."""
     return subprocess.run(
@@ -174,13 +183,13 @@ def nginx(
     port = free_port()
     rendered = render(directory, LISTEN=f"127.0.0.1:{port}", UPSTREAM=",".join(upstreams), **settings)
     assert rendered.returncode == 0, rendered.stderr
-    text = (ROOT / "nginx.conf").read_text()
     for old, new in edit.items():
-        assert old in text
-        text = text.replace(old, new)
-    if edit:
-        (directory / "nginx.conf").unlink()
-        (directory / "nginx.conf").write_text(text)
+        files = [directory / "nginx.conf", *directory.glob("rendered/*.conf")]
+        edited = {file: text.replace(old, new) for file in files if old in (text := file.read_text())}
+        assert edited, f"{old} is in none of nginx's files"
+        for file, text in edited.items():
+            file.unlink()  # nginx.conf is a link
+            file.write_text(text)
     output = directory / "output"
     with output.open("a") as file:  # nginx writes to it in two ways
         command = ["nginx", "-p", str(directory), "-c", "nginx.conf", "-e", "stderr", "-g", "daemon off;"]

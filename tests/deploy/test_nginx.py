@@ -1,12 +1,13 @@
 import json
 import re
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from harness.nginx import Nginx, Upstream, answer, nginx, upstream
+from harness.nginx import Nginx, Upstream, answer, nginx, say_nothing, upstream
 from harness.processes import wait_until
 
 pytestmark = pytest.mark.nginx
@@ -48,7 +49,21 @@ def test_the_connections_to_the_service_are_kept_alive(proxy: Nginx, service: Up
     with ThreadPoolExecutor(4) as threads:
         statuses = list(threads.map(lambda _: proxy.get().status, range(200)))
     assert statuses == [200] * 200
-    assert service.connections <= 8  # 4 at once, perhaps from each of 2 worker processes
+    assert service.connections <= 8  # 4 at once, perhaps from each of 2 processes of nginx
+
+
+def test_no_request_waits_behind_a_server_that_is_busy_while_another_is_not(service: Upstream, tmp_path: Path) -> None:
+    with (
+        upstream(say_nothing) as busy,
+        nginx(tmp_path, service.address, busy.address) as proxy,
+        socket.create_connection(("127.0.0.1", proxy.port)) as first,
+        socket.create_connection(("127.0.0.1", proxy.port)) as second,
+    ):
+        for client in (first, second):
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_until(lambda: busy.requests and service.requests)
+        assert [proxy.get().status for _ in range(20)] == [200] * 20
+        assert len(busy.requests) == 1
 
 
 def test_what_a_client_says_about_addresses_is_not_believed(proxy: Nginx, service: Upstream) -> None:

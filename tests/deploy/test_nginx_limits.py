@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.nginx import PATH, Nginx, Upstream, nginx, render, upstream
+from harness.nginx import PATH, Nginx, Upstream, nginx, path_with, render, upstream
 from harness.processes import wait_until
 from service.platform.settings import ROOT
 
@@ -200,7 +200,20 @@ def test_a_file_without_a_resolver_is_refused(tmp_path: Path) -> None:
     assert "its file names no nameserver" in rendered.stderr
 
 
-def test_there_is_a_worker_for_each_processor_that_may_be_used(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("processors", "workers", "buffer"), [(1, 1, "64k"), (4, 1, "64k"), (5, 2, "4k"), (16, 4, "4k"), (64, 8, "4k")]
+)
+def test_a_worker_for_every_four_processors_and_writes_that_stay_whole_where_there_are_several(
+    processors: int, workers: int, buffer: str, tmp_path: Path
+) -> None:
+    settings = {"LISTEN": "127.0.0.1:1", "UPSTREAM": "127.0.0.1:2", "PATH": path_with(processors, tmp_path)}
+    assert render(tmp_path / "nginx", **settings).returncode == 0
+    rendered = tmp_path / "nginx/rendered"
+    assert f"worker_processes {workers};" in (rendered / "main.conf").read_text()
+    assert f"buffer={buffer} " in (rendered / "access_log.conf").read_text()
+
+
+def test_a_worker_for_the_processors_on_which_it_may_run(tmp_path: Path) -> None:
     command = [ROOT / "deploy/nginx/render", tmp_path]
     settings = {"PATH": PATH, "LISTEN": "127.0.0.1:1", "UPSTREAM": "127.0.0.1:2"}
     subprocess.run(["taskset", "--cpu-list", "0", *command], env=settings, check=True)

@@ -1,4 +1,4 @@
-"""The access log when several workers write it to one pipe, as in a container and below a supervisor."""
+"""The access log in a pipe, as in a container and below a supervisor; several workers write it."""
 
 import fcntl
 import json
@@ -11,14 +11,17 @@ from pathlib import Path
 from threading import Thread
 from types import MappingProxyType
 
+import psutil
 import pytest
 
-from harness.nginx import Nginx, Upstream, nginx, upstream
+from harness.nginx import Nginx, Upstream, nginx, path_with, upstream
 from harness.processes import wait_until
 
 pytestmark = pytest.mark.nginx
 
-SEVERAL = {"include rendered/main.conf;": "worker_processes 4; user root;"}
+SEVERAL = 16
+"""Processors for which nginx has several workers."""
+
 LONGEST = 4096
 """Bytes of a write to a pipe that no other is mixed with (PIPE_BUF)."""
 
@@ -47,10 +50,15 @@ class Log:
 
 @contextmanager
 def logging_to_a_pipe(
-    directory: Path, *upstreams: str, edit: Mapping[str, str] = MappingProxyType({}), **settings: str
+    directory: Path,
+    *upstreams: str,
+    processors: int = SEVERAL,
+    edit: Mapping[str, str] = MappingProxyType({}),
+    **settings: str,
 ) -> Iterator[tuple[Nginx, Log]]:
-    """Runs an nginx of several workers; at the end of the block all that it wrote has been read."""
+    """Runs nginx as on so many processors; at the end of the block all that it wrote has been read."""
     log = Log()
+    settings["PATH"] = path_with(processors, directory)
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, LONGEST)  # so that larger writes are made in parts, which mix
 
@@ -64,7 +72,7 @@ def logging_to_a_pipe(
     try:
         with (
             os.fdopen(writing, "wb") as pipe,
-            nginx(directory, *upstreams, edit={**SEVERAL, **edit}, stdout=pipe.fileno(), **settings) as proxy,
+            nginx(directory, *upstreams, edit=edit, stdout=pipe.fileno(), **settings) as proxy,
         ):
             pipe.close()
             yield proxy, log
@@ -105,9 +113,17 @@ WILD: tuple[dict[str, bytes], ...] = (
 )
 
 
-def test_each_request_has_one_whole_line_whatever_many_clients_send_at_once(service: Upstream, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("processors", "workers"), [(1, 1), (SEVERAL, 4)])
+def test_each_request_has_one_whole_line_whatever_many_clients_send_at_once(
+    processors: int, workers: int, service: Upstream, tmp_path: Path
+) -> None:
     sent = [request(number, **WILD[number % len(WILD)]) for number in range(40 * len(WILD))]
-    with logging_to_a_pipe(tmp_path, service.address) as (proxy, log), ThreadPoolExecutor(16) as threads:
+    with (
+        logging_to_a_pipe(tmp_path, service.address, processors=processors) as (proxy, log),
+        ThreadPoolExecutor(16) as threads,
+    ):
+        master = psutil.Process(int((tmp_path / "nginx.pid").read_text()))
+        wait_until(lambda: len(master.children()) == workers)
         assert all(threads.map(proxy.exchange, sent))
     assert max(len(line) for line in log.lines()) <= LONGEST
     assert sorted(int(line["request_id"]) for line in log.read()) == list(range(len(sent)))
