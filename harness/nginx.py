@@ -185,11 +185,11 @@ def nginx(
     assert rendered.returncode == 0, rendered.stderr
     for old, new in edit.items():
         files = [directory / "nginx.conf", *directory.glob("rendered/*.conf")]
-        edited = {file: text.replace(old, new) for file in files if old in (text := file.read_text())}
+        edited = {path: text.replace(old, new) for path in files if old in (text := path.read_text())}
         assert edited, f"{old} is in none of nginx's files"
-        for file, text in edited.items():
-            file.unlink()  # nginx.conf is a link
-            file.write_text(text)
+        for path, text in edited.items():
+            path.unlink()  # nginx.conf is a link
+            path.write_text(text)
     output = directory / "output"
     with output.open("a") as file:  # nginx writes to it in two ways
         command = ["nginx", "-p", str(directory), "-c", "nginx.conf", "-e", "stderr", "-g", "daemon off;"]
