@@ -258,7 +258,7 @@ class Lane:
             self._set_timer(_LOOK_AGAIN)
 
     def _set_timer(self, least: float = 0.0) -> None:
-        """Looks whether the next batch may begin when it is due, or, if it is due, a pace later, for others to join it.
+        """Looks whether the next batch may begin when it is due, or, if it is due, a little later, for others to join it.
 
         Looks in so many seconds at the `least`, where it was due and might not begin.
 
@@ -267,7 +267,7 @@ class Lane:
         is_useful = self.queue and 0 < len(self._open) < self._pace.transactions
         if self._timer is None and is_useful and all(batch.is_filled for batch in self._open):
             left = self._seconds_left()
-            later = left if left > 0 else max(least, self._pace.seconds(len(self._open)))
+            later = left if left > 0 else max(least, self._pace.seconds_to_join(len(self._open)))
             self._timer = asyncio.get_running_loop().call_later(later, self._begin_another)
 
     def _seconds_left(self) -> float:

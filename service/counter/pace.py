@@ -27,6 +27,11 @@ _SOONEST_OVERDUE = 0.02
 its batches."""
 
 
+_JOINING = 0.1
+"""Of a pace: how long a hit for which a transaction is due waits for others, which were answered together and so come
+together. Against a whole pace, with a database that takes 100 ms: 1.02 times the rate at 16 connections, 1.01 at 64."""
+
+
 class Pace:
     """Of a worker's lanes, which share a database. Starts without overlapping.
 
@@ -67,6 +72,10 @@ class Pace:
         if in_flight + 1 <= self._useful:
             return self._whole * in_flight**2 / self._useful**3
         return max(_SOONEST_OVERDUE, _OVERDUE * self._whole)
+
+    def seconds_to_join(self, in_flight: int) -> float:
+        """Returns the seconds that a hit waits for others where the next transaction is due when it comes."""
+        return self.seconds(in_flight) * (_JOINING if in_flight + 1 <= self._useful else 1)
 
     @property
     def _whole(self) -> float:

@@ -69,6 +69,16 @@ def test_it_adapts_within_a_second_when_the_databases_speed_changes(
         assert pace.overlaps == overlaps
 
 
+def test_those_answered_together_may_join_a_transaction_that_is_due_and_wait_little_where_others_are_in_flight() -> None:
+    pace = Pace(LIMIT)
+    assert pace.seconds_to_join(1) == pace.seconds(1), "where none overlap, the one in flight may just be late"
+    for _ in range(20):
+        note(pace, 0.1, 0.001)
+    for in_flight in range(1, LIMIT):
+        assert 0 < pace.seconds_to_join(in_flight) < pace.seconds(in_flight) / 5
+    assert pace.seconds_to_join(LIMIT) == pace.seconds(LIMIT)
+
+
 def test_one_that_is_stuck_does_not_hold_up_the_next_for_long() -> None:
     pace = Pace(LIMIT)
     assert 0 < pace.seconds(1) < 0.1, "before anything was measured"
