@@ -258,7 +258,7 @@ class Lane:
             self._set_timer(_LOOK_AGAIN)
 
     def _set_timer(self, least: float = 0.0) -> None:
-        """Looks whether the next batch may begin when it is due, or, if it is due, a little later, for others to join it.
+        """Looks whether the next batch may begin when it is due; if it is due, a little later, for others to join.
 
         Looks in so many seconds at the `least`, where it was due and might not begin.
 
