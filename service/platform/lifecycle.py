@@ -1,4 +1,13 @@
-"""Graceful shutdown of a worker: it ends its requests first, whichever process is stopped or dies.
+"""Graceful shutdown of a worker: no request fails by it, whichever process is stopped or dies.
+
+A worker that is told to leave
+
+1. says `Connection: close` in its answers from now on;
+2. lets no new connection begin, accepts those that wait, and closes its listening sockets: whoever connects is refused,
+   and can turn to another replica;
+3. for SHUTDOWN_DELAY seconds answers what comes on the connections that it has. A proxy that closes idle ones sooner
+   (`keepalive_timeout` of nginx's upstream) has none afterwards on which a request could be lost;
+4. leaves by Hypercorn's own way, which closes idle connections and ends the requests in flight (`graceful_timeout`).
 
 Hypercorn's master (0.18, `run.py`) gives its workers one shared event and the listening sockets. As soon as one worker
 has ended it sends the others SIGTERM, so a worker ignores that and leaves by the event alone. It keeps the sockets open
@@ -8,37 +17,49 @@ its workers outlive it if it is killed, holding the port, so they watch it.
 
 import asyncio
 import contextlib
+import ctypes
 import logging
 import multiprocessing
+import select
 import signal
 import socket
+import struct
 import sys
 import tomllib
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
+from typing import Any
 
 from hypercorn.config import Config, Sockets
-from quart import Quart
 
+from service.platform.app import App
 from service.platform.settings import ROOT
 
 EVENT_INTERVAL = 0.1
 """Seconds between two looks at the event: Hypercorn's own interval, within which all workers close their sockets."""
 
-CLOSE_INTERVAL = 0.005
+QUEUE_INTERVAL = 0.01
+"""Seconds between two looks whether connections wait to be accepted."""
+
+QUIET_LOOKS = 5
+"""Looks in a row that found none, after which none comes: time for a handshake that had begun."""
+
+LONGEST_QUEUE = 1.0
+"""Seconds after which the sockets are closed whatever waits."""
 
 log = logging.getLogger(__name__)
 
 
-def register(app: Quart) -> None:
+def register(app: App) -> None:
     """Makes a worker of Hypercorn's leave as described; elsewhere (`quart run`, other servers) it changes nothing."""
-    if (given := _given_by_hypercorn()[0]) is not None:
-        _read_without_its_lock(given)
+    if (event_at_the_start := _Given().event) is not None:
+        _read_without_its_lock(event_at_the_start)
 
     @app.while_serving
     async def leave_in_order() -> AsyncGenerator[None]:
-        master, (event, sockets) = multiprocessing.parent_process(), _given_by_hypercorn()
+        master, given = multiprocessing.parent_process(), _Given()
+        event = given.event
         if master is None or event is None or sys.platform == "win32":
             if master is not None and event is None and not _is_another_server():
                 log.error(
@@ -50,26 +71,44 @@ def register(app: Quart) -> None:
         _warn_of_unknown_keys()
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         _leave_after(master, event)
-        refusing = asyncio.create_task(_refuse_when_leaving(event, sockets))
+        leaving = asyncio.create_task(_leave(given, event, _remember_servers(), app.settings.shutdown_delay))
         yield
-        refusing.cancel()
-        await asyncio.gather(refusing, return_exceptions=True)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
 
 
 def draining() -> bool:
-    """Whether this worker is shutting down: it answers the requests that it has, and takes no new ones."""
-    event, _ = _given_by_hypercorn()
-    return event is not None and event.is_set()
+    """Whether this worker is shutting down: it answers the requests that it has, and takes no new connections."""
+    event = _Given().event
+    return event is not None and _is_set(event)()
 
 
-def _read_without_its_lock(event: Event) -> None:
-    """Has `is_set` look at the event's semaphore alone, for all that ask in this process, Hypercorn included.
+class _Given:
+    """What Hypercorn gave to this process; nothing public leads to it."""
+
+    def __init__(self) -> None:
+        arguments: dict[str, object] = getattr(multiprocessing.current_process(), "_kwargs", {})
+        event, sockets, config = (arguments.get(name) for name in ("shutdown_event", "sockets", "config"))
+        self.event: Event | None = None
+        self.sockets: list[socket.socket] = []
+        if isinstance(event, Event) and isinstance(sockets, Sockets) and isinstance(config, Config):
+            self.event, self.config = event, config
+            self.sockets = [*sockets.secure_sockets, *sockets.insecure_sockets]
+
+
+def _is_set(event: Event) -> Callable[[], bool]:
+    """Returns a function that looks at the event's semaphore alone.
 
     Python's own takes the event's lock, many times a second. A worker that is killed while it has the lock keeps it for
     ever: the others and the master would stop at once, in the middle of their transactions.
     """
     is_zero = event._flag._semlock._is_zero  # type: ignore[attr-defined]
-    event.is_set = lambda: not is_zero()  # type: ignore[method-assign]
+    return lambda: not is_zero()
+
+
+def _read_without_its_lock(event: Event) -> None:
+    """Has all that ask in this process, Hypercorn included, look at the event without its lock."""
+    event.is_set = _is_set(event)  # type: ignore[method-assign]
 
 
 def _warn_of_unknown_keys() -> None:
@@ -90,35 +129,82 @@ def _leave_after(master: BaseProcess, event: Event) -> None:
     loop.add_reader(master.sentinel, master_is_gone)
 
 
-async def _refuse_when_leaving(event: Event, sockets: Iterable[socket.socket]) -> None:
-    """Once Hypercorn has closed this worker's sockets, makes them refuse connections in every process that has them.
+def _remember_servers() -> list[asyncio.Server]:
+    """Returns a list to which the servers that this process starts are added: Hypercorn keeps its own to itself.
 
-    A connection is then refused rather than left to wait, and whoever connects can turn to another replica.
+    It starts them when the application has started.
     """
-    shared = [(own, own.dup()) for own in sockets]
+    servers: list[asyncio.Server] = []
+    start_server = asyncio.start_server
+
+    async def start_and_remember(*arguments: Any, **named: Any) -> asyncio.Server:
+        servers.append(await start_server(*arguments, **named))
+        return servers[-1]
+
+    asyncio.start_server = start_and_remember
+    return servers
+
+
+async def _leave(given: _Given, event: Event, servers: Sequence[asyncio.Server], delay: float) -> None:
+    """Waits until this worker is told to leave, and does what comes before Hypercorn's own way; see the module."""
+    is_told = _is_set(event)
+    event.is_set = lambda: False  # type: ignore[method-assign]
+    shared = [own.dup() for own in given.sockets]
     try:
-        while not event.is_set():  # noqa: ASYNC110  # set by another process
+        while not is_told():  # noqa: ASYNC110  # set by another process
             await asyncio.sleep(EVENT_INTERVAL)
-        for own, duplicate in shared:
-            while own.fileno() != -1:  # noqa: ASYNC110  # nothing tells when Hypercorn closes it
-                await asyncio.sleep(CLOSE_INTERVAL)
+        given.config.keep_alive_max_requests = 0  # from which number on Hypercorn says Connection: close
+        await _accept_the_last(shared)
+        for server in servers:
+            server.close()
+        for one in shared:
             with contextlib.suppress(OSError):  # another worker was first; macOS does not know it
-                duplicate.shutdown(socket.SHUT_RD)
+                one.shutdown(socket.SHUT_RD)
+        await asyncio.sleep(delay)
     finally:
-        for _, duplicate in shared:
-            duplicate.close()
+        event.is_set = is_told  # type: ignore[method-assign]
+        for one in shared:
+            one.close()
+
+
+async def _accept_the_last(listeners: Sequence[socket.socket]) -> None:
+    """Lets no new connection begin, and returns when those that wait are accepted. Elsewhere than on Linux, at once.
+
+    Closing a listening socket resets what waits in its queue, and a request on such a connection is lost. Who begins
+    one meanwhile tries again after a second (RFC 6298, 2.1), when it is refused.
+    """
+    if sys.platform != "linux":
+        return
+    for one in listeners:
+        if one.family in (socket.AF_INET, socket.AF_INET6):
+            _drop_new(one)
+    waiting = select.poll()
+    for one in listeners:
+        waiting.register(one, select.POLLIN)
+    quiet, end = 0, asyncio.get_running_loop().time() + LONGEST_QUEUE
+    while quiet < QUIET_LOOKS and asyncio.get_running_loop().time() < end:
+        await asyncio.sleep(QUEUE_INTERVAL)
+        quiet = 0 if waiting.poll(0) else quiet + 1
+
+
+def _drop_new(listener: socket.socket) -> None:
+    """Has the kernel drop each TCP segment for the socket that begins a connection (SYN).
+
+    By a filter of its own, a program in BPF (https://docs.kernel.org/networking/filter.html), for which no right is
+    needed. Connections that it has accepted are not concerned.
+    """
+    load_flags, jump_if_set, return_ = 0x30, 0x45, 0x06  # BPF_LD|BPF_B|BPF_ABS, BPF_JMP|BPF_JSET|BPF_K, BPF_RET|BPF_K
+    program = ctypes.create_string_buffer(
+        struct.pack("HBBI", load_flags, 0, 0, 13)  # the octet of the TCP header with the flags
+        + struct.pack("HBBI", jump_if_set, 0, 1, 0x02)  # SYN: the next instruction, else the one after it
+        + struct.pack("HBBI", return_, 0, 0, 0)
+        + struct.pack("HBBI", return_, 0, 0, 0xFFFFFFFF)
+    )
+    so_attach_filter = 26  # the same on all architectures that Python's wheels are for
+    listener.setsockopt(socket.SOL_SOCKET, so_attach_filter, struct.pack("HL", 4, ctypes.addressof(program)))
 
 
 def _is_another_server() -> bool:
     """Whether this process is a worker of another server than Hypercorn, by the function that it was started with."""
     target = getattr(multiprocessing.current_process(), "_target", None)
     return getattr(target, "__module__", "hypercorn").partition(".")[0] != "hypercorn"
-
-
-def _given_by_hypercorn() -> tuple[Event | None, list[socket.socket]]:
-    """The event and the listening sockets that Hypercorn gave to this process; nothing public leads to them."""
-    arguments: dict[str, object] = getattr(multiprocessing.current_process(), "_kwargs", {})
-    event, sockets = arguments.get("shutdown_event"), arguments.get("sockets")
-    if not isinstance(event, Event) or not isinstance(sockets, Sockets):
-        return None, []
-    return event, [*sockets.secure_sockets, *sockets.insecure_sockets]

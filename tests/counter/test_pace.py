@@ -69,9 +69,7 @@ def test_it_adapts_within_a_second_when_the_databases_speed_changes(
         assert pace.overlaps == overlaps
 
 
-def test_hits_join_a_transaction_that_is_due_and_wait_little_where_others_are_in_flight() -> (
-    None
-):
+def test_hits_join_a_transaction_that_is_due_and_wait_little_where_others_are_in_flight() -> None:
     pace = Pace(LIMIT)
     assert pace.seconds_to_join(1) == pace.seconds(1), "where none overlap, the one in flight may just be late"
     for _ in range(20):

@@ -148,9 +148,11 @@ def test_no_secret_is_in_an_environment_a_command_line_or_a_log(stack: Stack) ->
 def test_a_container_is_given_the_time_that_its_end_takes(stack: Stack) -> None:
     hypercorn = tomllib.loads((ROOT / "hypercorn.toml").read_text())
     (nginx,), (mysql,) = stack.containers("nginx"), stack.containers("mysql")
-    background_tasks = 5
+    delay, background_tasks = 5, 5
     for web in stack.containers("web"):
-        assert inspect(web)["Config"]["StopTimeout"] > hypercorn["graceful_timeout"] + background_tasks
+        assert f"SHUTDOWN_DELAY={delay}" in inspect(web)["Config"]["Env"]
+        assert inspect(web)["Config"]["StopTimeout"] > delay + hypercorn["graceful_timeout"] + background_tasks
+    assert "keepalive_timeout 4s;" in docker("exec", nginx, "cat", "/tmp/nginx/rendered/http.conf")
     assert "worker_shutdown_timeout 30s;" in (ROOT / "nginx.conf").read_text()
     assert inspect(nginx)["Config"]["StopTimeout"] > 30
     assert inspect(mysql)["Config"]["StopTimeout"] >= 60

@@ -1,6 +1,8 @@
 import http.client
 import os
 import signal
+import socket
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
@@ -59,6 +61,51 @@ def test_requests_in_flight_at_sigterm_end_well_and_new_ones_are_refused(
         wait_until(lambda: refuses(server), limit=1.5)
         assert server.process.poll() is None
         assert [connection.getresponse().status for connection in connections] == [200] * 12
+    assert server.process.wait(10) == 0
+    assert not server.logged("Traceback")
+
+
+def test_connections_that_are_kept_alive_are_served_for_the_delay_and_told_to_close(
+    database: Database, start: Start
+) -> None:
+    server = start(workers=2, SHUTDOWN_DELAY=3)
+    with httpx.Client(base_url=server.url) as used, httpx.Client(base_url=server.url) as idle:
+        for client in (used, idle):
+            assert "Connection" not in client.get("/livez").headers
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: refuses(server), limit=1.5)
+        answer = used.get("/livez")
+        assert (answer.status_code, answer.headers["Connection"]) == (200, "close")
+        with pytest.raises(httpx.ConnectError):
+            used.get("/livez")
+        assert established(server) == 1
+        assert server.process.wait(10) == 0
+
+
+def test_each_connection_is_served_or_refused_however_many_begin_while_the_workers_leave(
+    database: Database, start: Start
+) -> None:
+    server = start(workers=3)
+    ended: Counter[str] = Counter()
+
+    def connect_until_refused() -> None:
+        while not ended["refused"]:
+            try:
+                with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+                    client.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                    ended[client.recv(12).decode()] += 1
+            except ConnectionRefusedError:
+                ended["refused"] += 1
+            except ConnectionError as error:
+                ended[type(error).__name__] += 1
+
+    with ThreadPoolExecutor(32) as threads:
+        clients = [threads.submit(connect_until_refused) for _ in range(32)]
+        wait_until(lambda: ended["HTTP/1.1 200"] > 200)
+        server.process.send_signal(signal.SIGTERM)
+        for client in clients:
+            client.result()
+    assert set(ended) == {"HTTP/1.1 200", "refused"}
     assert server.process.wait(10) == 0
     assert not server.logged("Traceback")
 
