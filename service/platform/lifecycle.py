@@ -3,8 +3,8 @@
 A worker that is told to leave
 
 1. says `Connection: close` in its answers from now on;
-2. lets no new connection begin, accepts those that wait, and closes its listening sockets: whoever connects is refused,
-   and can turn to another replica;
+2. has new connections refused, so that whoever connects can turn to another replica, accepts those that wait, and
+   closes its listening sockets;
 3. for SHUTDOWN_DELAY seconds answers what comes on the connections that it has. A proxy that closes idle ones sooner
    (`keepalive_timeout` of nginx's upstream) has none afterwards on which a request could be lost;
 4. leaves by Hypercorn's own way, which closes idle connections and ends the requests in flight (`graceful_timeout`).
@@ -17,16 +17,15 @@ its workers outlive it if it is killed, holding the port, so they watch it.
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import multiprocessing
 import select
 import signal
 import socket
-import struct
 import sys
 import tomllib
 from collections.abc import AsyncGenerator, Callable, Sequence
+from ipaddress import ip_address
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from typing import Any
@@ -168,18 +167,15 @@ async def _leave(given: _Given, event: Event, servers: Sequence[asyncio.Server],
 
 
 async def _accept_the_last(listeners: Sequence[socket.socket]) -> None:
-    """Lets no new connection begin, and returns when those that wait are accepted. Elsewhere than on Linux, at once.
+    """Has new connections refused, and returns when those that wait are accepted. Elsewhere than on Linux, at once.
 
-    Closing a listening socket resets what waits in its queue, and a request on such a connection is lost. Who begins
-    one meanwhile tries again after a second (RFC 6298, 2.1), when it is refused.
+    Closing a listening socket resets what waits in its queue, and a request on such a connection would be lost.
     """
     if sys.platform != "linux":
         return
-    for one in listeners:
-        if one.family in (socket.AF_INET, socket.AF_INET6):
-            _drop_new(one)
     waiting = select.poll()
     for one in listeners:
+        _refuse_new(one)
         waiting.register(one, select.POLLIN)
     quiet, end = 0, asyncio.get_running_loop().time() + LONGEST_QUEUE
     while quiet < QUIET_LOOKS and asyncio.get_running_loop().time() < end:
@@ -187,21 +183,19 @@ async def _accept_the_last(listeners: Sequence[socket.socket]) -> None:
         quiet = 0 if waiting.poll(0) else quiet + 1
 
 
-def _drop_new(listener: socket.socket) -> None:
-    """Has the kernel drop each TCP segment for the socket that begins a connection (SYN).
+def _refuse_new(listener: socket.socket) -> None:
+    """Has the kernel refuse connections to the socket, and keep those that wait to be accepted.
 
-    By a filter of its own, a program in BPF (https://docs.kernel.org/networking/filter.html), for which no right is
-    needed. Connections that it has accepted are not concerned.
+    It is bound to a network interface (SO_BINDTODEVICE) by which its clients do not come. Anybody may do that since
+    Linux 5.7; on an older one nothing changes.
     """
-    load_flags, jump_if_set, return_ = 0x30, 0x45, 0x06  # BPF_LD|BPF_B|BPF_ABS, BPF_JMP|BPF_JSET|BPF_K, BPF_RET|BPF_K
-    program = ctypes.create_string_buffer(
-        struct.pack("HBBI", load_flags, 0, 0, 13)  # the octet of the TCP header with the flags
-        + struct.pack("HBBI", jump_if_set, 0, 1, 0x02)  # SYN: the next instruction, else the one after it
-        + struct.pack("HBBI", return_, 0, 0, 0)
-        + struct.pack("HBBI", return_, 0, 0, 0xFFFFFFFF)
-    )
-    so_attach_filter = 26  # the same on all architectures that Python's wheels are for
-    listener.setsockopt(socket.SOL_SOCKET, so_attach_filter, struct.pack("HL", 4, ctypes.addressof(program)))
+    if listener.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    is_local = ip_address(listener.getsockname()[0]).is_loopback
+    others = [name for _, name in socket.if_nameindex() if (name == "lo") != is_local]
+    if others:
+        with contextlib.suppress(OSError):
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, others[0].encode())
 
 
 def _is_another_server() -> bool:
