@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What ./run and the scripts of this folder share: sourced in the repository's root, whose tasks they carry out.
+# What ./run and the scripts below deploy/ share: sourced in the repository's root, whose tasks they carry out.
 
 # What somebody may have set for another purpose, and what would make cd and Python do something else here, and bash refuse
 # tasks with a - in their names.
@@ -21,6 +21,12 @@ case $PWD in
         fail "Cannot run in $(printf %q "$PWD"): Alembic and Python cannot take %, : or a new line in a path. Move it."
         ;;
 esac
+
+# Runs Docker Compose, the plug-in or the command, on the production file unless COMPOSE_FILE says otherwise.
+compose() {
+    export COMPOSE_FILE=${COMPOSE_FILE:-docker-compose.prod.yml}
+    if docker compose version >/dev/null 2>&1; then docker compose "$@"; else docker-compose "$@"; fi
+}
 
 # Installs what serves here: nginx, MariaDB and its client.
 need_servers() { deploy/native/need nginx=nginx mariadbd=mariadb-server-core mariadb=mariadb-client-core; }

@@ -105,7 +105,7 @@ async def test_a_lane_logs_outside_the_request_that_made_it(shared: Database, na
         return True
 
     request.set("the one that made the lane")
-    log = logging.getLogger("service.counter.lanes")
+    log = logging.getLogger("service.counter.lane")
     log.addFilter(note)
     try:
         async with proxy(shared.server.port) as here, lanes_behind(here, make_app) as lanes:

@@ -13,7 +13,8 @@ from harness.proxy import Cut, Proxy, proxy
 from service.counter.batch import Batch, Receipt
 from service.counter.connections import LaneConnection, LaneConnections
 from service.counter.errors import CounterFull, IdempotencyKeyReused, NoSuchCounter
-from service.counter.lanes import Lane, Lanes
+from service.counter.lane import Lane
+from service.counter.lanes import Lanes
 from service.counter.pace import Pace
 from service.counter.tables import LARGEST
 from service.platform.database import OutcomeUnknown, Unavailable

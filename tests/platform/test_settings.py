@@ -130,6 +130,9 @@ def test_the_example_names_every_setting_with_its_default_and_no_other(monkeypat
         "WEB_REPLICAS",
         "IMAGE_NAME",
         "IMAGE_TAG",
+        "NGINX_TAG",
+        "MYSQL_TAG",
+        "HEALTH_PATH",
         "WEB_PORT",
         "DEBUGGER_PORT",
     }

@@ -1,0 +1,190 @@
+"""Deploys of the compose stack: other images under clients that do not try again, and those that go wrong."""
+
+import asyncio
+import fcntl
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.compose import Stack, inspect, new_stack
+from harness.load import get_at_once
+from harness.processes import wait_until
+
+pytestmark = pytest.mark.compose
+
+CLIENTS = 64
+FACTORY = "service/__init__.py"
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack of its own, whose folder is a Git repository."""
+    with new_stack(tmp_path_factory.mktemp("deploys") / "tally") as stack:
+        git(stack, "init", "--quiet")
+        commit(stack)
+        stack.up("--build")
+        yield stack
+
+
+def git(stack: Stack, *arguments: str) -> str:
+    own = ("-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "safe.directory=*")
+    command = ["git", *own, *arguments]
+    return subprocess.run(command, cwd=stack.directory, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def commit(stack: Stack) -> str:
+    """Commits what is in the folder; returns the tag of its image."""
+    git(stack, "add", "--all")
+    git(stack, "commit", "--quiet", "--allow-empty", "--message", "x")
+    return git(stack, "rev-parse", "--short=12", "HEAD")
+
+
+def change(stack: Stack, path: str, text: str) -> str:
+    """Adds text to a file, and commits it; returns the tag of its image."""
+    with (stack.directory / path).open("a") as file:
+        file.write(text)
+    return commit(stack)
+
+
+def start(stack: Stack, *arguments: str) -> "subprocess.Popen[str]":
+    """Starts a task of ./run, in a process group of its own."""
+    return subprocess.Popen(
+        ["./run", *arguments],
+        cwd=stack.directory,
+        env={**stack.environment, "COMPOSE_PROJECT_NAME": stack.project},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run(stack: Stack, *arguments: str) -> tuple[int, str]:
+    """Runs a task of ./run; returns its exit code and what it wrote."""
+    process = start(stack, *arguments)
+    written, _ = process.communicate(timeout=300)
+    return process.returncode, written
+
+
+def tags(stack: Stack) -> list[str]:
+    """Returns the tags of the images that the replicas have."""
+    return [inspect(one)["Config"]["Image"].rpartition(":")[2] for one in stack.containers("web")]
+
+
+def under_load(stack: Stack, *tasks: tuple[str, ...]) -> list[tuple[int, str]]:
+    """Runs the tasks one after the other under clients that do not try again; returns what each ended with.
+
+    Each request must have been answered.
+    """
+    ended: list[tuple[int, str]] = []
+
+    async def send() -> list[tuple[int, str]]:
+        deploying = asyncio.create_task(asyncio.to_thread(lambda: ended.extend(run(stack, *task) for task in tasks)))
+        return await get_at_once([("127.0.0.1", stack.port)], CLIENTS, CLIENTS, until=deploying)
+
+    answers = asyncio.run(send())
+    assert {status for status, _ in answers} == {200}
+    # --- counter
+    assert len(set(answers)) == len(answers), "a number was given twice"
+    # --- end of counter
+    return ended
+
+
+def test_a_deploy_and_a_rollback_replace_all_replicas_and_no_request_fails(deployed: Stack) -> None:
+    nginx = deployed.containers("nginx")
+    first = change(deployed, FACTORY, "# first\n")
+    ((code, written),) = under_load(deployed, ("deploy",))
+    assert (code, tags(deployed)) == (0, [first] * 2), written
+    second = change(deployed, FACTORY, "# second\n")
+    (code, written), (back_code, back) = under_load(deployed, ("deploy",), ("rollback",))
+    assert code == 0, written
+    assert f"{second} serves; ./run rollback goes back to {first}" in written
+    assert (back_code, tags(deployed)) == (0, [first] * 2), back
+    replicas = deployed.containers("web")
+    deployed.compose("up", "--detach")
+    assert deployed.containers("web") == replicas, "docker-compose goes on with what was deployed"
+    assert deployed.containers("nginx") == nginx
+
+
+BROKEN = {
+    "all its views answer 500": (
+        "\n\nmake = create_app\n\n\ndef create_app(settings):\n    app = make(settings)\n\n"
+        "    @app.before_request\n    async def fail():\n        from quart import request\n"
+        "        assert request.path in ('/livez', '/readyz')\n    return app\n"
+    ),
+    "it does not start": "\nraise SystemExit('broken on purpose')\n",
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_an_image_that_does_not_serve_gets_no_traffic_and_is_taken_back(how: str, deployed: Stack) -> None:
+    replicas = deployed.containers("web")
+    before = (deployed.directory / FACTORY).read_text()
+    environment = (deployed.directory / ".env").read_text() if (deployed.directory / ".env").exists() else ""
+    tag = change(deployed, FACTORY, BROKEN[how])
+    try:
+        ((code, written),) = under_load(deployed, ("deploy",))
+    finally:
+        (deployed.directory / FACTORY).write_text(before)
+        commit(deployed)
+    assert code == 1
+    assert f"A replica of {deployed.environment['IMAGE_NAME']}:{tag} does not serve" in written
+    assert ("broken on purpose" if "start" in how else "HTTP Error 500") in written
+    assert deployed.containers("web") == replicas
+    assert tag not in environment + ((deployed.directory / ".env").read_text() if environment else "")
+
+
+def test_a_migration_that_fails_replaces_nothing(deployed: Stack) -> None:
+    replicas = deployed.containers("web")
+    revision = deployed.directory / "migrations/versions/9999_broken.py"
+    (head,) = sorted(path.name[:4] for path in revision.parent.glob("[0-9]*.py"))[-1:]
+    revision.write_text(
+        f'revision = "9999"\ndown_revision = "{head}"\n\n\ndef upgrade() -> None:\n    raise ValueError("on purpose")\n'
+    )
+    commit(deployed)
+    try:
+        code, written = run(deployed, "deploy")
+    finally:
+        revision.unlink()
+        commit(deployed)
+    assert (code, "on purpose" in written) == (1, True)
+    assert "The migration failed (above): no replica was replaced" in written
+    assert deployed.containers("web") == replicas
+
+
+def test_two_deploys_at_once_are_refused(deployed: Stack) -> None:
+    (deployed.directory / ".run").mkdir(exist_ok=True)
+    with (deployed.directory / ".run/deploying").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert run(deployed, "deploy") == (1, "run: Another deploy is under way here.\n")
+
+
+def test_ctrl_c_leaves_the_replicas_that_were_there(deployed: Stack) -> None:
+    replicas = set(deployed.containers("web"))
+    change(deployed, FACTORY, "# interrupted\n")
+    process = start(deployed, "deploy")
+    wait_until(lambda: set(deployed.containers("web")) > replicas, limit=120)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert set(deployed.containers("web")) == replicas
+    assert deployed.status("/livez") == 200
+
+
+def test_where_nothing_runs_it_says_so(tmp_path: Path) -> None:
+    with new_stack(tmp_path / "tally") as stack:
+        code, written = run(stack, "deploy")
+    assert (code, "No replica of the compose stack is here" in written) == (1, True)
+
+
+@pytest.mark.rehearsal
+def test_ten_deploys_in_a_row_fail_no_request(deployed: Stack) -> None:
+    for number in range(10):
+        tag = change(deployed, FACTORY, f"# {number}\n")
+        ((code, written),) = under_load(deployed, ("deploy",))
+        assert (code, tags(deployed)) == (0, [tag] * 2), written
