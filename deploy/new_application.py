@@ -45,6 +45,8 @@ LEFT_OUT = (
     STARTER,
     "deploy/new_application.py",
     "tests/test_new.py",
+    # Whose clients are those of the counter's load.
+    "tests/deploy/test_compose_deploy.py",
 )
 """Files and folders that no copy has."""
 
@@ -56,6 +58,11 @@ REPLACED = (
     ("tests/test_import_rules.py", " and the benchmarks", ""),
     ("harness/__init__.py", "the tests, the load tests and the benchmarks", "the tests and the load tests"),
     ("run", "; --compare: with flask_patch", ""),
+    *(
+        (file, "HEALTH_PATH:-/counters", "HEALTH_PATH:-/notes")
+        for file in ("docker-compose.prod.yml", "deploy/compose.external-mysql.yml")
+    ),
+    (".quartenv.example", "HEALTH_PATH=/counters", "HEALTH_PATH=/notes"),
 )
 """Replacements within a line: file, old text, new text."""
 

@@ -192,11 +192,7 @@ def plain_environment() -> dict[str, str]:
 @pytest.fixture
 def environment(empty_database: Database, plain_environment: dict[str, str]) -> dict[str, str]:
     """What a process of ours needs to use this test's database."""
-    own = {"SECRET_KEY": SECRET_KEY}
-    # --- counter
-    own["ROLL_UP_SCHEDULE"] = ""  # a test's receipts may be old
-    # --- end of counter
-    return {**plain_environment, **empty_database.environment, **own}
+    return {**plain_environment, **empty_database.environment, "SECRET_KEY": SECRET_KEY}
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from harness.databases import Database
 from service.platform.settings import ROOT
 
 COMMANDS = "tests/platform/test_commands.py"
-DEPLOYS = "tests/deploy/test_compose_deploy.py"
 # --- counter
+DEPLOYS = "tests/deploy/test_compose_deploy.py"
 UPDATED = "tests/test_new.py::test_a_copy_takes_over_what_was_fixed_and_keeps_what_is_its_own"
 # --- end of counter
 
@@ -40,8 +40,6 @@ RUN_BY = {
     "docker-compose -f docker-compose.prod.yml run --rm migrate current": (
         "tests/deploy/test_compose.py::test_the_migration_job_takes_any_command_of_alembics"
     ),
-    "./run deploy": f"{DEPLOYS}::test_a_deploy_and_a_rollback_replace_all_replicas_and_no_request_fails",
-    "./run rollback": f"{DEPLOYS}::test_a_deploy_and_a_rollback_replace_all_replicas_and_no_request_fails",
     "./run logs": "tests/deploy/test_native.py::test_logs_follows_every_programs_log",
     "./run shell": "tests/deploy/test_native.py::test_shell_is_a_python_shell_in_the_application",
     "./run quart --help": (
@@ -55,6 +53,8 @@ RUN_BY = {
         "tests/deploy/test_compose_overrides.py::test_development_reloads_what_changes_and_runs_the_tests_inside"
     ),
     # --- counter
+    "./run deploy": f"{DEPLOYS}::test_a_deploy_and_a_rollback_replace_all_replicas_and_no_request_fails",
+    "./run rollback": f"{DEPLOYS}::test_a_deploy_and_a_rollback_replace_all_replicas_and_no_request_fails",
     "./run bench --quick": (
         "tests/benchmarks/test_bench.py::test_other_stacks_are_measured_beside_it_with_a_normal_and_a_slow_database"
     ),

@@ -1,17 +1,14 @@
 """The application: a counter that never lies. Everything about it is in this package.
 
-A hit comes in by a route (`page`, `api`), waits in the queue (`hit_queue`) of its counter's lane (`lanes`), and is
+A hit comes in by a route (`page`, `api`), waits in the queue (`hit_queue`) of its counter's lane (`lane`), and is
 counted with others (`batch`) in one transaction (`connections`).
 """
-
-from functools import partial
 
 from service.counter import api, cli, page
 from service.counter.connections import TRIES, LaneConnections
 from service.counter.lanes import Lanes
-from service.counter.roll_up import roll_up_all
 from service.counter.settings import load_counter_settings
-from service.platform import jobs, openapi
+from service.platform import openapi
 from service.platform.app import App
 
 __all__ = ["register"]
@@ -27,9 +24,6 @@ def register(app: App) -> None:
     app.register_blueprint(api.blueprint)
     openapi.register(app, api.DESCRIBED)
     cli.register(app, settings)
-    if settings.roll_up_schedule:
-        run = partial(roll_up_all, database, settings.receipt_retention)
-        jobs.add(app, jobs.Job("roll-up", settings.roll_up_schedule, run))
 
     @app.before_serving
     async def open_lanes() -> None:

@@ -4,7 +4,6 @@ History's sum and the kept receipts account for 1..N at every moment: each trans
 of numbers, lowest number first. It can be stopped and started at any time, and runs beside the service.
 """
 
-import logging
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -16,11 +15,8 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 
 from service.counter.commands import DELETE_HISTORY, DELETE_RECEIPTS
 from service.counter.tables import IN_ORDER, counter, history, receipt
-from service.platform.database import create_engine, error_code
+from service.platform.database import error_code
 from service.platform.mysql_errors import ER_LOCK_DEADLOCK, ER_LOCK_WAIT_TIMEOUT
-from service.platform.settings import DatabaseSettings
-
-log = logging.getLogger(__name__)
 
 CHUNK = 1_000
 """Rows that are read at a time, and receipts of one transaction at the most."""
@@ -88,17 +84,6 @@ async def roll_up(engine: AsyncEngine, retention: int) -> AsyncIterator[RolledUp
         if len(counters) < CHUNK:
             return
         after = counters[-1].id
-
-
-async def roll_up_all(database: DatabaseSettings, retention: int) -> None:
-    """Does, beside the service, what the two others do; logs how many rows. Raises SQLAlchemy's DBAPIError."""
-    engine = create_engine(database)
-    try:
-        receipts = [rolled_up.receipts or 0 async for rolled_up in roll_up(engine, retention)]
-        left_over = await delete_left_over(engine)
-    finally:
-        await engine.dispose()
-    log.info("%d receipts rolled up, %d rows of deleted counters deleted", sum(receipts), left_over)
 
 
 async def delete_left_over(engine: AsyncEngine) -> int:

@@ -2,16 +2,15 @@
 
 from dataclasses import dataclass
 
-from environs import FileAwareEnv, ValidationError
+from environs import FileAwareEnv
 
-from service.platform import jobs
 from service.platform.settings import between, load
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CounterSettings:
     """Sizes are numbers of hits; the pool's, of connections. `lane_transactions`: how many a lane may have in flight.
-    `receipt_retention` is in seconds. `roll_up_schedule` is as crontab(5) has it; "" for never."""
+    `receipt_retention` is in seconds."""
 
     auto_create: bool
     batch_size: int
@@ -20,7 +19,6 @@ class CounterSettings:
     lane_pool_size: int
     lane_transactions: int
     receipt_retention: int
-    roll_up_schedule: str
 
 
 def load_counter_settings() -> CounterSettings:
@@ -37,13 +35,4 @@ def _read(env: FileAwareEnv) -> CounterSettings:
         lane_pool_size=env.int("LANE_POOL_SIZE", 7, validate=between(1, 1_000)),
         lane_transactions=env.int("LANE_TRANSACTIONS", 6, validate=between(1, 1_000)),
         receipt_retention=env.int("RECEIPT_RETENTION", 86_400, validate=between(86_400, 315_360_000)),
-        roll_up_schedule=env.str("ROLL_UP_SCHEDULE", "17 * * * *", validate=_schedule),
     )
-
-
-def _schedule(value: str) -> None:
-    try:
-        if value:
-            jobs.trigger(value)
-    except ValueError as error:
-        raise ValidationError("it must have the five fields of crontab(5), as in 17 * * * *, or be empty") from error

@@ -70,7 +70,10 @@ def register(app: App) -> None:
         _warn_of_unknown_keys()
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         _leave_after(master, event)
-        leaving = asyncio.create_task(_leave(given, event, _remember_servers(), app.settings.shutdown_delay))
+        if any(map(_is_bound, given.sockets)):
+            raise RuntimeError("Hypercorn was told to load its workers anew (SIGHUP), which cannot be: start it anew.")
+        servers = _remember_servers(given.sockets)
+        leaving = asyncio.create_task(_leave(given, event, servers, app.settings.shutdown_delay))
         yield
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
@@ -128,8 +131,8 @@ def _leave_after(master: BaseProcess, event: Event) -> None:
     loop.add_reader(master.sentinel, master_is_gone)
 
 
-def _remember_servers() -> list[asyncio.Server]:
-    """Returns a list to which the servers that this process starts are added: Hypercorn keeps its own to itself.
+def _remember_servers(sockets: Sequence[socket.socket]) -> list[asyncio.Server]:
+    """Returns a list to which the servers with these sockets are added: Hypercorn keeps them to itself.
 
     It starts them when the application has started.
     """
@@ -137,8 +140,10 @@ def _remember_servers() -> list[asyncio.Server]:
     start_server = asyncio.start_server
 
     async def start_and_remember(*arguments: Any, **named: Any) -> asyncio.Server:
-        servers.append(await start_server(*arguments, **named))
-        return servers[-1]
+        server = await start_server(*arguments, **named)
+        if named.get("sock") in sockets:
+            servers.append(server)
+        return server
 
     asyncio.start_server = start_and_remember
     return servers
@@ -153,13 +158,16 @@ async def _leave(given: _Given, event: Event, servers: Sequence[asyncio.Server],
         while not is_told():  # noqa: ASYNC110  # set by another process
             await asyncio.sleep(EVENT_INTERVAL)
         given.config.keep_alive_max_requests = 0  # from which number on Hypercorn says Connection: close
-        await _accept_the_last(shared)
+        if sys.platform == "linux" and not given.config.use_reloader:  # which gives new workers the same sockets
+            await _accept_the_last(shared)
         for server in servers:
             server.close()
         for one in shared:
             with contextlib.suppress(OSError):  # another worker was first; macOS does not know it
                 one.shutdown(socket.SHUT_RD)
         await asyncio.sleep(delay)
+    except Exception:
+        log.exception("this worker leaves without its delay")
     finally:
         event.is_set = is_told  # type: ignore[method-assign]
         for one in shared:
@@ -167,12 +175,10 @@ async def _leave(given: _Given, event: Event, servers: Sequence[asyncio.Server],
 
 
 async def _accept_the_last(listeners: Sequence[socket.socket]) -> None:
-    """Has new connections refused, and returns when those that wait are accepted. Elsewhere than on Linux, at once.
+    """Has new connections refused, and returns when those that wait are accepted.
 
     Closing a listening socket resets what waits in its queue, and a request on such a connection would be lost.
     """
-    if sys.platform != "linux":
-        return
     waiting = select.poll()
     for one in listeners:
         _refuse_new(one)
@@ -180,7 +186,8 @@ async def _accept_the_last(listeners: Sequence[socket.socket]) -> None:
     quiet, end = 0, asyncio.get_running_loop().time() + LONGEST_QUEUE
     while quiet < QUIET_LOOKS and asyncio.get_running_loop().time() < end:
         await asyncio.sleep(QUEUE_INTERVAL)
-        quiet = 0 if waiting.poll(0) else quiet + 1
+        # POLLHUP: another worker has shut it.
+        quiet = 0 if any(found == select.POLLIN for _, found in waiting.poll(0)) else quiet + 1
 
 
 def _refuse_new(listener: socket.socket) -> None:
@@ -196,6 +203,13 @@ def _refuse_new(listener: socket.socket) -> None:
     if others:
         with contextlib.suppress(OSError):
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, others[0].encode())
+
+
+def _is_bound(listener: socket.socket) -> bool:
+    """Whether the socket is bound to an interface, as `_refuse_new` leaves it. That cannot be undone without a right."""
+    if sys.platform != "linux" or listener.family not in (socket.AF_INET, socket.AF_INET6):
+        return False
+    return listener.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16).strip(b"\0") != b""
 
 
 def _is_another_server() -> bool:

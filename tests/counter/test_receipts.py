@@ -203,13 +203,3 @@ async def test_a_counter_that_is_deleted_while_it_is_rolled_up_leaves_nothing(
     assert ended.returncode == 0, ended.stderr
     receipts(environment, "roll-up")
     assert not database.execute("SELECT 1 FROM receipt UNION SELECT 1 FROM history")
-
-
-@pytest.mark.rehearsal
-def test_the_workers_roll_up_by_themselves_and_one_of_them_does(database: Database, start: Start) -> None:
-    fill(database, 2500, "-3")
-    service = start(workers=3, ROLL_UP_SCHEDULE="* * * * *")
-    wait_until(lambda: service.logged("job roll-up ended"), limit=70)
-    assert "2500 receipts rolled up" in service.log.read_text()
-    assert service.log.read_text().count("job roll-up ended") == 1
-    assert database.execute("SELECT SUM(hits) FROM history") == [(5000,)]

@@ -8,6 +8,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from harness.compose import Stack, docker, inspect
+from service.platform import lifecycle
 from service.platform.settings import ROOT
 
 pytestmark = pytest.mark.compose
@@ -148,7 +149,7 @@ def test_no_secret_is_in_an_environment_a_command_line_or_a_log(stack: Stack) ->
 def test_a_container_is_given_the_time_that_its_end_takes(stack: Stack) -> None:
     hypercorn = tomllib.loads((ROOT / "hypercorn.toml").read_text())
     (nginx,), (mysql,) = stack.containers("nginx"), stack.containers("mysql")
-    delay, background_tasks = 5, 5
+    delay, background_tasks = 5, 5 + lifecycle.LONGEST_QUEUE
     for web in stack.containers("web"):
         assert f"SHUTDOWN_DELAY={delay}" in inspect(web)["Config"]["Env"]
         assert inspect(web)["Config"]["StopTimeout"] > delay + hypercorn["graceful_timeout"] + background_tasks

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.compose import Stack, inspect, new_stack
+from harness.compose import Stack, docker, inspect, new_stack
 from harness.load import get_at_once
 from harness.processes import wait_until
 
@@ -67,7 +67,11 @@ def start(stack: Stack, *arguments: str) -> "subprocess.Popen[str]":
 def run(stack: Stack, *arguments: str) -> tuple[int, str]:
     """Runs a task of ./run; returns its exit code and what it wrote."""
     process = start(stack, *arguments)
-    written, _ = process.communicate(timeout=300)
+    try:
+        written, _ = process.communicate(timeout=300)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     return process.returncode, written
 
 
@@ -85,14 +89,43 @@ def under_load(stack: Stack, *tasks: tuple[str, ...]) -> list[tuple[int, str]]:
 
     async def send() -> list[tuple[int, str]]:
         deploying = asyncio.create_task(asyncio.to_thread(lambda: ended.extend(run(stack, *task) for task in tasks)))
-        return await get_at_once([("127.0.0.1", stack.port)], CLIENTS, CLIENTS, until=deploying)
+        answers = await get_at_once([("127.0.0.1", stack.port)], CLIENTS, CLIENTS, until=deploying)
+        await deploying
+        return answers
 
     answers = asyncio.run(send())
     assert {status for status, _ in answers} == {200}
-    # --- counter
     assert len(set(answers)) == len(answers), "a number was given twice"
-    # --- end of counter
     return ended
+
+
+def test_no_request_fails_when_replicas_come_and_go(deployed: Stack) -> None:
+    first, second = deployed.containers("web")
+
+    def come_and_go() -> None:
+        try:
+            deployed.up("--no-recreate", "--scale", "web=4")
+            for replica in (first, second):
+                restart(replica)
+            deployed.up("--no-recreate", "--scale", "web=1")
+        finally:
+            deployed.up("--no-recreate")
+
+    async def send() -> list[tuple[int, str]]:
+        changing = asyncio.create_task(asyncio.to_thread(come_and_go))
+        answers = await get_at_once([("127.0.0.1", deployed.port)], CLIENTS, CLIENTS, until=changing)
+        await changing
+        return answers
+
+    answers = asyncio.run(send())
+    assert {status for status, _ in answers} == {200}
+    assert len(set(answers)) == len(answers), "a number was given twice"
+    assert len(deployed.containers("web")) == 2
+
+
+def restart(container: str) -> None:
+    docker("restart", container)
+    wait_until(lambda: inspect(container)["State"]["Health"]["Status"] == "healthy")
 
 
 def test_a_deploy_and_a_rollback_replace_all_replicas_and_no_request_fails(deployed: Stack) -> None:
@@ -100,43 +133,52 @@ def test_a_deploy_and_a_rollback_replace_all_replicas_and_no_request_fails(deplo
     first = change(deployed, FACTORY, "# first\n")
     ((code, written),) = under_load(deployed, ("deploy",))
     assert (code, tags(deployed)) == (0, [first] * 2), written
+    (deployed.directory / ".env").write_text("HTTP_PORT=1\nIMAGE_TAG=x")  # the environment's own goes before it
     second = change(deployed, FACTORY, "# second\n")
     (code, written), (back_code, back) = under_load(deployed, ("deploy",), ("rollback",))
     assert code == 0, written
     assert f"{second} serves; ./run rollback goes back to {first}" in written
     assert (back_code, tags(deployed)) == (0, [first] * 2), back
+    assert {"HTTP_PORT=1", f"IMAGE_TAG={first}", "NGINX_TAG=0.1.0", "MYSQL_TAG=0.1.0"} == set(environment(deployed))
     replicas = deployed.containers("web")
     deployed.compose("up", "--detach")
     assert deployed.containers("web") == replicas, "docker-compose goes on with what was deployed"
     assert deployed.containers("nginx") == nginx
 
 
+ASGI = "service/asgi.py"
+
 BROKEN = {
     "all its views answer 500": (
-        "\n\nmake = create_app\n\n\ndef create_app(settings):\n    app = make(settings)\n\n"
-        "    @app.before_request\n    async def fail():\n        from quart import request\n"
-        "        assert request.path in ('/livez', '/readyz')\n    return app\n"
+        "\n\n@app.before_request\nasync def fail():\n    from quart import request\n\n"
+        "    assert request.path in ('/livez', '/readyz')\n",
+        "HTTP Error 500",
     ),
-    "it does not start": "\nraise SystemExit('broken on purpose')\n",
+    "it does not start": ("\nsys.exit('broken on purpose')\n", "broken on purpose"),
 }
 
 
 @pytest.mark.parametrize("how", BROKEN)
 def test_an_image_that_does_not_serve_gets_no_traffic_and_is_taken_back(how: str, deployed: Stack) -> None:
-    replicas = deployed.containers("web")
-    before = (deployed.directory / FACTORY).read_text()
-    environment = (deployed.directory / ".env").read_text() if (deployed.directory / ".env").exists() else ""
-    tag = change(deployed, FACTORY, BROKEN[how])
+    replicas, before, noted = deployed.containers("web"), (deployed.directory / ASGI).read_text(), environment(deployed)
+    addition, reason = BROKEN[how]
+    tag = change(deployed, ASGI, addition)
     try:
         ((code, written),) = under_load(deployed, ("deploy",))
     finally:
-        (deployed.directory / FACTORY).write_text(before)
+        (deployed.directory / ASGI).write_text(before)
         commit(deployed)
-    assert code == 1
+    assert code == 1, written
     assert f"A replica of {deployed.environment['IMAGE_NAME']}:{tag} does not serve" in written
-    assert ("broken on purpose" if "start" in how else "HTTP Error 500") in written
+    assert reason in written
     assert deployed.containers("web") == replicas
-    assert tag not in environment + ((deployed.directory / ".env").read_text() if environment else "")
+    assert environment(deployed) == noted
+
+
+def environment(stack: Stack) -> list[str]:
+    """Returns the lines of .env, none if there is no such file."""
+    path = stack.directory / ".env"
+    return path.read_text().splitlines() if path.exists() else []
 
 
 def test_a_migration_that_fails_replaces_nothing(deployed: Stack) -> None:

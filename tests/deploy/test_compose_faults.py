@@ -1,4 +1,3 @@
-import asyncio
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ import httpx
 import pytest
 
 from harness.compose import Stack, docker, inspect, logged
-from harness.load import get_at_once
 from harness.processes import wait_until
 
 pytestmark = pytest.mark.compose
@@ -86,33 +84,6 @@ def upstreams(stack: Stack, begin: datetime) -> Counter[str]:
         for line in stack.access_log()
         if datetime.fromisoformat(line["time"]) >= begin
     )
-
-
-def test_no_request_fails_when_replicas_come_and_go(stack: Stack) -> None:
-    first, second = stack.containers("web")
-
-    def come_and_go() -> None:
-        stack.up("--no-recreate", "--scale", "web=4")
-        for replica in (first, second):
-            restart(replica)
-        stack.up("--no-recreate", "--scale", "web=1")
-        stack.up("--no-recreate")
-
-    async def send() -> list[tuple[int, str]]:
-        changing = asyncio.create_task(asyncio.to_thread(come_and_go))
-        return await get_at_once([("127.0.0.1", stack.port)], 64, 64, until=changing)
-
-    answers = asyncio.run(send())
-    assert {status for status, _ in answers} == {200}
-    # --- counter
-    assert len(set(answers)) == len(answers), "a number was given twice"
-    # --- end of counter
-    assert len(stack.containers("web")) == 2
-
-
-def restart(container: str) -> None:
-    docker("restart", container)
-    wait_until(lambda: health(container)["Status"] == "healthy")
 
 
 def test_a_killed_replica_costs_at_most_what_it_held_and_comes_back(stack: Stack) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.nginx import Nginx, Upstream, answer, nginx, say_nothing, upstream
+from harness.nginx import Nginx, Upstream, answer, nginx, path_with, say_nothing, upstream
 from harness.processes import wait_until
 
 pytestmark = pytest.mark.nginx
@@ -55,7 +55,7 @@ def test_the_connections_to_the_service_are_kept_alive(proxy: Nginx, service: Up
 def test_no_request_waits_behind_a_server_that_is_busy_while_another_is_not(service: Upstream, tmp_path: Path) -> None:
     with (
         upstream(say_nothing) as busy,
-        nginx(tmp_path, service.address, busy.address) as proxy,
+        nginx(tmp_path, service.address, busy.address, PATH=path_with(1, tmp_path)) as proxy,
         socket.create_connection(("127.0.0.1", proxy.port)) as first,
         socket.create_connection(("127.0.0.1", proxy.port)) as second,
     ):

@@ -2,7 +2,7 @@ import http.client
 import os
 import signal
 import socket
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
@@ -77,7 +77,8 @@ def test_connections_that_are_kept_alive_are_served_for_the_delay_and_told_to_cl
         wait_until(lambda: used.get("/livez").headers.get("Connection") == "close", limit=1.5)  # each when it looks
         with pytest.raises(httpx.ConnectError):
             used.get("/livez")
-        assert established(server) == 1
+        wait_until(lambda: established(server) == 1)
+        assert server.process.poll() is None
         assert server.process.wait(10) == 0
 
 
@@ -85,7 +86,7 @@ def test_each_connection_is_served_or_refused_however_many_begin_while_the_worke
     database: Database, start: Start
 ) -> None:
     server = start(workers=3)
-    ended: Counter[str] = Counter()
+    ended: defaultdict[str, int] = defaultdict(int)
 
     def connect_until_refused() -> None:
         while not ended["refused"]:
