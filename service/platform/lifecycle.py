@@ -206,7 +206,7 @@ def _refuse_new(listener: socket.socket) -> None:
 
 
 def _is_bound(listener: socket.socket) -> bool:
-    """Whether the socket is bound to an interface, as `_refuse_new` leaves it. That cannot be undone without a right."""
+    """Whether the socket is bound to an interface, as `_refuse_new` leaves it, which only a right could undo."""
     if sys.platform != "linux" or listener.family not in (socket.AF_INET, socket.AF_INET6):
         return False
     return listener.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16).strip(b"\0") != b""
