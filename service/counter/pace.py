@@ -29,7 +29,7 @@ its batches."""
 
 _JOINING = 0.1
 """Part of a pace that a hit waits for others when a transaction is due already: clients that were answered together
-come again together. Against a whole pace, with a database of 100 ms: 1.02 times the rate at 16 connections, 1.01 at 64."""
+come again together. Against a whole pace, with a database of 100 ms: 1.02 times the rate at 16 clients, 1.01 at 64."""
 
 
 class Pace:
