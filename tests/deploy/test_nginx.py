@@ -66,6 +66,12 @@ def test_no_request_waits_behind_a_server_that_is_busy_while_another_is_not(serv
         assert len(busy.requests) == 1
 
 
+def test_one_server_of_five_is_found_while_the_others_refuse(service: Upstream, tmp_path: Path) -> None:
+    refusing = [f"127.0.0.{number}:1" for number in range(101, 105)]
+    with nginx(tmp_path, *refusing, service.address, PATH=path_with(1, tmp_path)) as proxy:
+        assert [proxy.get().status for _ in range(20)] == [200] * 20
+
+
 def test_what_a_client_says_about_addresses_is_not_believed(proxy: Nginx, service: Upstream) -> None:
     proxy.get(X_Forwarded_For="1.2.3.4", X_Forwarded_Proto="https", X_Forwarded_Host="evil", Forwarded="for=1.2.3.4")
     headers = service.requests[0].headers
