@@ -142,8 +142,9 @@ def test_a_deploy_and_a_rollback_replace_all_replicas_and_no_request_fails(deplo
     assert (back_code, tags(deployed)) == (0, [first] * 2), back
     assert {"HTTP_PORT=1", f"IMAGE_TAG={first}", "NGINX_TAG=0.1.0", "MYSQL_TAG=0.1.0"} == set(environment(deployed))
     replicas = deployed.containers("web")
-    deployed.compose("up", "--detach")
-    assert deployed.containers("web") == replicas, "docker-compose goes on with what was deployed"
+    deployed.up("--no-recreate")
+    assert deployed.containers("web") == replicas
+    assert deployed.configuration()["services"]["web"]["image"].endswith(f":{first}")
     assert deployed.containers("nginx") == nginx
 
 
