@@ -70,7 +70,7 @@ def register(app: App) -> None:
         _warn_of_unknown_keys()
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         _leave_after(master, event)
-        if any(map(_is_bound, given.sockets)):
+        if not _is_set(event)() and any(map(_is_bound, given.sockets)):
             raise RuntimeError("Hypercorn was told to load its workers anew (SIGHUP), which cannot be: start it anew.")
         servers = _remember_servers(given.sockets)
         leaving = asyncio.create_task(_leave(given, event, servers, app.settings.shutdown_delay))
