@@ -26,7 +26,7 @@ def test_alone_and_with_help_it_lists_every_task_with_what_it_does(tmp_path: Pat
     assert all(what for _, _, what in tasks)
 
 
-@pytest.mark.parametrize("task", ["deploy", "fail", "-x", ".*", "up up"])
+@pytest.mark.parametrize("task", ["launch", "fail", "-x", ".*", "up up"])
 def test_what_is_no_task_is_told(task: str) -> None:
     ended = run(task)
     assert (ended.returncode, ended.stdout) == (1, "")

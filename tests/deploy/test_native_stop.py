@@ -41,8 +41,9 @@ def test_ctrl_c_stops_nginx_then_hypercorn_then_the_database_and_leaves_nothing(
     started = len(log.read_text())
     assert stopped.interrupt() == 0
     assert stopped.processes() == []
-    lines = [line for line in log.read_text()[started:].splitlines() if "stopped: " in line]
-    assert [line.partition("stopped: ")[2] for line in lines] == [
+    stopped_ones = [line.partition("stopped: ")[2] for line in log.read_text()[started:].splitlines()]
+    # The migration job may be ending still: where the schema is there it answers before.
+    assert [one for one in stopped_ones if one and not one.startswith("migrate")] == [
         "nginx (exit status 0)",
         "hypercorn (exit status 0)",
         "mariadb (exit status 0)",
