@@ -169,3 +169,12 @@ def test_a_killed_worker_ends_the_server_so_that_its_supervisor_starts_it_anew(
     os.kill(server.workers()[0].pid, signal.SIGKILL)
     server.process.wait(10)
     assert refuses(server)
+
+
+def test_sighup_ends_it_with_the_reason_since_its_sockets_cannot_be_used_again(
+    database: Database, start: Start
+) -> None:
+    server = start(workers=2)
+    server.process.send_signal(signal.SIGHUP)
+    server.process.wait(20)
+    assert server.logged("which cannot be: start it anew")
