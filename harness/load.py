@@ -3,10 +3,11 @@
 import asyncio
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 
 async def get_at_once(
-    urls: Sequence[tuple[str, int]], count: int, connections: int, until: "asyncio.Task[None] | None" = None
+    urls: Sequence[tuple[str, int]], count: int, connections: int, until: "asyncio.Task[Any] | None" = None
 ) -> list[tuple[int, str]]:
     """Sends `count` GET requests for `/` on `connections` kept-alive connections, in turn to the (host, port) given.
 
@@ -24,9 +25,11 @@ async def get_at_once(
                 answers.append((0, ""))
                 continue
             try:
-                is_kept = await _get_into(answers, reader, writer, host)
-                while is_kept and next(left, None) is not None:
-                    is_kept = await _get_into(answers, reader, writer, host)
+                is_kept = True  # nginx closes a connection after 1,000 requests
+                while is_kept:
+                    status, body, is_kept = await _exchange(reader, writer, host)
+                    answers.append((status, body))
+                    is_kept = is_kept and next(left, None) is not None
             except (OSError, asyncio.IncompleteReadError):
                 answers.append((0, ""))
             finally:
@@ -34,15 +37,6 @@ async def get_at_once(
 
     await asyncio.gather(*(one_connection(*urls[i % len(urls)]) for i in range(connections)))
     return answers
-
-
-async def _get_into(
-    answers: list[tuple[int, str]], reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str
-) -> bool:
-    """Adds the answer; returns whether the server keeps the connection. nginx closes one after 1,000 requests."""
-    status, body, is_kept = await _exchange(reader, writer, host, "")
-    answers.append((status, body))
-    return is_kept
 
 
 async def get(
@@ -57,8 +51,9 @@ async def get(
 
 
 async def _exchange(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, header: str
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, header: str = ""
 ) -> tuple[int, str, bool]:
+    """Does what `get` does; returns whether the server keeps the connection, too."""
     writer.write(f"GET / HTTP/1.1\r\nHost: {host}\r\n{header}\r\n".encode())
     head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
     length = int(head.partition("content-length:")[2].partition("\r\n")[0])

@@ -26,7 +26,6 @@ _SOONEST_OVERDUE = 0.02
 """Seconds that pass before that at the least. The event loop of a busy worker is late by as much, and less would part
 its batches."""
 
-
 _JOINING = 0.1
 """Part of a pace that a hit waits for others when a transaction is due already: clients that were answered together
 come again together. Against a whole pace, with a database of 100 ms: 1.02 times the rate at 16 clients, 1.01 at 64."""
@@ -69,13 +68,16 @@ class Pace:
         The more are in flight, the longer: the first hits begin nearly at once, and under load the transactions are
         spread over the time that one takes.
         """
-        if in_flight + 1 <= self._useful:
+        if self._is_useful_beside(in_flight):
             return self._whole * in_flight**2 / self._useful**3
         return max(_SOONEST_OVERDUE, _OVERDUE * self._whole)
 
     def seconds_to_join(self, in_flight: int) -> float:
         """Returns the seconds that a hit waits for others where the next transaction is due when it comes."""
-        return self.seconds(in_flight) * (_JOINING if in_flight + 1 <= self._useful else 1)
+        return self.seconds(in_flight) * (_JOINING if self._is_useful_beside(in_flight) else 1)
+
+    def _is_useful_beside(self, in_flight: int) -> bool:
+        return in_flight + 1 <= self._useful
 
     @property
     def _whole(self) -> float:

@@ -6,8 +6,9 @@ import os
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -16,6 +17,8 @@ from harness.load import get_at_once
 from harness.processes import wait_until
 
 pytestmark = pytest.mark.compose
+
+T = TypeVar("T")
 
 CLIENTS = 64
 FACTORY = "service/__init__.py"
@@ -81,23 +84,21 @@ def tags(stack: Stack) -> list[str]:
     return [inspect(one)["Config"]["Image"].rpartition(":")[2] for one in stack.containers("web")]
 
 
-def under_load(stack: Stack, *tasks: tuple[str, ...]) -> list[tuple[int, str]]:
-    """Runs the tasks one after the other under clients that do not try again; returns what each ended with.
+def under_load(stack: Stack, task: Callable[[], T]) -> T:
+    """Returns what the task returns, which it calls under clients that do not try again.
 
-    Each request must have been answered.
+    Each request must have been answered, and no number given twice.
     """
-    ended: list[tuple[int, str]] = []
 
-    async def send() -> list[tuple[int, str]]:
-        deploying = asyncio.create_task(asyncio.to_thread(lambda: ended.extend(run(stack, *task) for task in tasks)))
-        answers = await get_at_once([("127.0.0.1", stack.port)], CLIENTS, CLIENTS, until=deploying)
-        await deploying
-        return answers
+    async def send() -> tuple[list[tuple[int, str]], T]:
+        changing = asyncio.create_task(asyncio.to_thread(task))
+        answers = await get_at_once([("127.0.0.1", stack.port)], CLIENTS, CLIENTS, until=changing)
+        return answers, await changing
 
-    answers = asyncio.run(send())
+    answers, changed = asyncio.run(send())
     assert Counter(status for status, _ in answers) == {200: len(answers)}
     assert len(set(answers)) == len(answers), "a number was given twice"
-    return ended
+    return changed
 
 
 def test_no_request_fails_when_replicas_come_and_go(deployed: Stack) -> None:
@@ -112,15 +113,7 @@ def test_no_request_fails_when_replicas_come_and_go(deployed: Stack) -> None:
         finally:
             deployed.up("--no-recreate")
 
-    async def send() -> list[tuple[int, str]]:
-        changing = asyncio.create_task(asyncio.to_thread(come_and_go))
-        answers = await get_at_once([("127.0.0.1", deployed.port)], CLIENTS, CLIENTS, until=changing)
-        await changing
-        return answers
-
-    answers = asyncio.run(send())
-    assert Counter(status for status, _ in answers) == {200: len(answers)}
-    assert len(set(answers)) == len(answers), "a number was given twice"
+    under_load(deployed, come_and_go)
     assert len(deployed.containers("web")) == 2
 
 
@@ -132,11 +125,13 @@ def restart(container: str) -> None:
 def test_a_deploy_and_a_rollback_replace_all_replicas_and_no_request_fails(deployed: Stack) -> None:
     nginx = deployed.containers("nginx")
     first = change(deployed, FACTORY, "# first\n")
-    ((code, written),) = under_load(deployed, ("deploy",))
+    code, written = under_load(deployed, lambda: run(deployed, "deploy"))
     assert (code, tags(deployed)) == (0, [first] * 2), written
     (deployed.directory / ".env").write_text("HTTP_PORT=1\nIMAGE_TAG=x")  # the environment's own goes before it
     second = change(deployed, FACTORY, "# second\n")
-    (code, written), (back_code, back) = under_load(deployed, ("deploy",), ("rollback",))
+    (code, written), (back_code, back) = under_load(
+        deployed, lambda: (run(deployed, "deploy"), run(deployed, "rollback"))
+    )
     assert code == 0, written
     assert f"{second} serves; ./run rollback goes back to {first}" in written
     assert (back_code, tags(deployed)) == (0, [first] * 2), back
@@ -165,7 +160,7 @@ def test_an_image_that_does_not_serve_gets_no_traffic_and_is_taken_back(how: str
     addition, reason = BROKEN[how]
     tag = change(deployed, ASGI, addition)
     try:
-        ((code, written),) = under_load(deployed, ("deploy",))
+        code, written = under_load(deployed, lambda: run(deployed, "deploy"))
     finally:
         (deployed.directory / ASGI).write_text(before)
         commit(deployed)
@@ -229,5 +224,5 @@ def test_where_nothing_runs_it_says_so(tmp_path: Path) -> None:
 def test_ten_deploys_in_a_row_fail_no_request(deployed: Stack) -> None:
     for number in range(10):
         tag = change(deployed, FACTORY, f"# {number}\n")
-        ((code, written),) = under_load(deployed, ("deploy",))
+        code, written = under_load(deployed, lambda: run(deployed, "deploy"))
         assert (code, tags(deployed)) == (0, [tag] * 2), written
