@@ -201,9 +201,10 @@ SERVERS |= {
     for database, server in SLOW_DATABASES.items()
     for name, stack in (("near", None), ("fastapi", FASTAPI_STACK), ("flask_patch", FLASK_PATCH_STACK))
 }
+SERVERS[on(SLEEPING, "fastapi, Hypercorn")] = replace(SLOW_DATABASES[SLEEPING], stack=FASTAPI_HYPERCORN_STACK)
 
-_ONE_CLIENT = (1, 4)
-"""Connections at which there is nothing to combine, and what differs is the application on the same server."""
+_ON_SAME_SERVER = {FAST: (1, 4), SLEEPING: (64,)}
+"""Connections at which there is little to combine, so that what a server takes for a request decides."""
 
 _WORKERS = (ONE, CEILING_ONE, FOUR, CEILING_FOUR)
 
@@ -220,7 +221,7 @@ _STACKS_CANDIDATES = (
     Candidate(ALONE, "near", "/alone"),
     Candidate(FASTAPI, "fastapi"),
     Candidate(FLASK_PATCH, "flask_patch"),
-    Candidate(FASTAPI_HYPERCORN, "fastapi, Hypercorn"),
+    *(Candidate(on(database, FASTAPI_HYPERCORN), on(database, "fastapi, Hypercorn")) for database in _ON_SAME_SERVER),
     *(
         Candidate(on(database, name), on(database, server), path)
         for database in SLOW_DATABASES
@@ -243,7 +244,11 @@ _STACKS_CLAIMS = (
     *(Claim(on(SLEEPING, TALLY), on(SLEEPING, peer), 16, 1.1, "p50") for peer in PEERS),
     Claim(TALLY, FLASK_PATCH, 256, 5),
     Claim(on(SLEEPING, TALLY), on(SLEEPING, FLASK_PATCH), 256, 100),
-    *(Claim(TALLY, FASTAPI_HYPERCORN, connections, 0.95) for connections in _ONE_CLIENT),
+    *(
+        Claim(on(database, TALLY), on(database, FASTAPI_HYPERCORN), connections, 0.95)
+        for database, points in _ON_SAME_SERVER.items()
+        for connections in points
+    ),
     *(Claim(TALLY, CEILING, connections, 0.85) for connections in (64, 256)),
     *(Claim(NGINX, TALLY, connections, 0.8) for connections in (64, 256)),
     Claim(GENERATOR, CEILING, 256),
@@ -255,8 +260,10 @@ def _measured(connections: int) -> tuple[str, ...]:
     slow = (
         on(database, name) for database in SLOW_DATABASES if connections in POINTS[database] for name in (TALLY, *PEERS)
     )
-    others = (FASTAPI_HYPERCORN,) if connections in _ONE_CLIENT else (GENERATOR,) if connections == 256 else ()
-    return (*ALL, *slow, *others)
+    same_server = (
+        on(database, FASTAPI_HYPERCORN) for database, points in _ON_SAME_SERVER.items() if connections in points
+    )
+    return (*ALL, *slow, *same_server, *((GENERATOR,) if connections == 256 else ()))
 
 
 _QUICK = Suite(
