@@ -46,7 +46,9 @@ LEFT_OUT = (
     "deploy/new_application.py",
     "tests/test_new.py",
     # Whose clients are those of the counter's load.
+    "tests/deploy/deploys.py",
     "tests/deploy/test_compose_deploy.py",
+    "tests/deploy/test_compose_rehearsals.py",
 )
 """Files and folders that no copy has."""
 
@@ -58,10 +60,7 @@ REPLACED = (
     ("tests/test_import_rules.py", " and the benchmarks", ""),
     ("harness/__init__.py", "the tests, the load tests and the benchmarks", "the tests and the load tests"),
     ("run", "; --compare: with flask_patch", ""),
-    *(
-        (file, "HEALTH_PATH:-/counters", "HEALTH_PATH:-/notes")
-        for file in ("docker-compose.prod.yml", "deploy/compose.external-mysql.yml")
-    ),
+    ("docker-compose.prod.yml", "HEALTH_PATH:-/counters", "HEALTH_PATH:-/notes"),
     (".quartenv.example", "HEALTH_PATH=/counters", "HEALTH_PATH=/notes"),
 )
 """Replacements within a line: file, old text, new text."""

@@ -28,6 +28,14 @@ compose() {
     if docker compose version >/dev/null 2>&1; then docker compose "$@"; else docker-compose "$@"; fi
 }
 
+# Prints the version of this folder: its commit, and the time where something is not committed.
+version() {
+    local commit
+    commit=$(git rev-parse --short=12 HEAD 2>/dev/null) || commit=uncommitted
+    [ -z "$(git status --porcelain 2>&1)" ] || commit+=-$(date -u +%Y%m%d%H%M%S)
+    echo "$commit"
+}
+
 # Installs what serves here: nginx, MariaDB and its client.
 need_servers() { deploy/native/need nginx=nginx mariadbd=mariadb-server-core mariadb=mariadb-client-core; }
 

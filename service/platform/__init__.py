@@ -10,6 +10,7 @@ from service.platform import (
     logs,
     problems,
     tokens,
+    version,
 )
 from service.platform.app import App
 from service.platform.forwarded import Forwarded
@@ -19,7 +20,8 @@ __all__ = ["register"]
 
 def register(app: App) -> None:
     """Adds the platform to an application: errors, draining, connections, database, health, tokens, CORS, logs."""
-    logs.configure(app.settings.log_level, json=app.settings.environment == "production")
-    for part in problems, lifecycle, client_connections, database, health, tokens, cross_origin, gc_tuning:
+    settings = app.settings
+    logs.configure(settings.log_level, json=settings.environment == "production", version=settings.version)
+    for part in problems, lifecycle, client_connections, database, health, tokens, cross_origin, version, gc_tuning:
         part.register(app)
     app.asgi_app = Forwarded(app.asgi_app, app.settings.trusted_proxies)  # type: ignore[method-assign]

@@ -162,6 +162,7 @@ def register(app: App) -> None:
     """Adds both routes, and logs when the worker becomes ready."""
     app.connections += 1
     readiness = Readiness(app)
+    ready = f"ready, version {app.settings.version}" if app.settings.version else "ready"
     app.while_serving(readiness.serve)
 
     @app.get("/livez")
@@ -171,7 +172,7 @@ def register(app: App) -> None:
     @app.get("/readyz")
     async def readyz() -> Response:
         reason = await readiness.reason_against()
-        return _fine("ready") if reason is None else problem_details(503, reason)
+        return _fine(ready) if reason is None else problem_details(503, reason)
 
 
 def _fine(text: str) -> Response:

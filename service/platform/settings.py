@@ -51,6 +51,8 @@ class Settings:
     """The service's settings. Times are in seconds, sizes in bytes."""
 
     environment: Literal["production", "development"]
+    version: str
+    version_header: str
     secret_key: str = field(repr=False)
     log_level: str
     workers: int
@@ -104,6 +106,8 @@ def _read_settings(env: FileAwareEnv) -> Settings:
     )
     settings = Settings(
         environment=environment,
+        version=env.str("APP_VERSION", "", validate=_text_of("A-Za-z0-9._+-")),
+        version_header=env.str("VERSION_HEADER", "", validate=_text_of("A-Za-z0-9-")),
         secret_key=env.str("SECRET_KEY", validate=_length(minimum=16)),
         log_level=_log_level(env),
         workers=_workers(env),
@@ -179,6 +183,10 @@ def _log_level(env: FileAwareEnv) -> str:
 def _length(minimum: int = 1, maximum: int | None = None) -> validate.Length:
     wanted = f"at least {minimum} characters" if maximum is None else f"{minimum} to {maximum} characters"
     return validate.Length(minimum, maximum, error=f"it must have {wanted}")
+
+
+def _text_of(characters: str) -> validate.Regexp:
+    return validate.Regexp(rf"[{characters}]*\Z", error=f"it may have the characters {characters} only")
 
 
 def between(low: float, high: float) -> validate.Range:

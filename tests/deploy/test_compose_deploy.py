@@ -1,104 +1,29 @@
 """Deploys of the compose stack: other images under clients that do not try again, and those that go wrong."""
 
-import asyncio
 import fcntl
+import http.client
 import os
 import signal
-import subprocess
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import TypeVar
 
+import httpx
 import pytest
 
 from harness.compose import Stack, docker, inspect, new_stack
-from harness.load import get_at_once
 from harness.processes import wait_until
+from tests.deploy.deploys import FACTORY, change, commit, run, stack_of_a_repository, start, tags, under_load
 
 pytestmark = pytest.mark.compose
 
-T = TypeVar("T")
-
-CLIENTS = 64
-FACTORY = "service/__init__.py"
+NOT_FOUND = "There is nothing at this address."
 
 
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack of its own, whose folder is a Git repository."""
-    with new_stack(tmp_path_factory.mktemp("deploys") / "tally") as stack:
-        git(stack, "init", "--quiet")
-        commit(stack)
-        stack.up("--build")
+    with stack_of_a_repository(tmp_path_factory.mktemp("deploys") / "tally") as stack:
         yield stack
-
-
-def git(stack: Stack, *arguments: str) -> str:
-    own = ("-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "safe.directory=*")
-    command = ["git", *own, *arguments]
-    return subprocess.run(command, cwd=stack.directory, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def commit(stack: Stack) -> str:
-    """Commits what is in the folder; returns the tag of its image."""
-    git(stack, "add", "--all")
-    git(stack, "commit", "--quiet", "--allow-empty", "--message", "x")
-    return git(stack, "rev-parse", "--short=12", "HEAD")
-
-
-def change(stack: Stack, path: str, text: str) -> str:
-    """Adds text to a file, and commits it; returns the tag of its image."""
-    with (stack.directory / path).open("a") as file:
-        file.write(text)
-    return commit(stack)
-
-
-def start(stack: Stack, *arguments: str) -> "subprocess.Popen[str]":
-    """Starts a task of ./run, in a process group of its own."""
-    return subprocess.Popen(
-        ["./run", *arguments],
-        cwd=stack.directory,
-        env={**stack.environment, "COMPOSE_PROJECT_NAME": stack.project},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def run(stack: Stack, *arguments: str) -> tuple[int, str]:
-    """Runs a task of ./run; returns its exit code and what it wrote."""
-    process = start(stack, *arguments)
-    try:
-        written, _ = process.communicate(timeout=300)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-    return process.returncode, written
-
-
-def tags(stack: Stack) -> list[str]:
-    """Returns the tags of the images that the replicas have."""
-    return [inspect(one)["Config"]["Image"].rpartition(":")[2] for one in stack.containers("web")]
-
-
-def under_load(stack: Stack, task: Callable[[], T]) -> T:
-    """Returns what the task returns, which it calls under clients that do not try again.
-
-    Each request must have been answered, and no number given twice.
-    """
-
-    async def send() -> tuple[list[tuple[int, str]], T]:
-        changing = asyncio.create_task(asyncio.to_thread(task))
-        answers = await get_at_once([("127.0.0.1", stack.port)], CLIENTS, CLIENTS, until=changing)
-        return answers, await changing
-
-    answers, changed = asyncio.run(send())
-    assert Counter(status for status, _ in answers) == {200: len(answers)}
-    assert len(set(answers)) == len(answers), "a number was given twice"
-    return changed
 
 
 def test_no_request_fails_when_replicas_come_and_go(deployed: Stack) -> None:
@@ -123,24 +48,54 @@ def restart(container: str) -> None:
 
 
 def test_a_deploy_and_a_rollback_replace_all_replicas_and_no_request_fails(deployed: Stack) -> None:
-    nginx = deployed.containers("nginx")
-    first = change(deployed, FACTORY, "# first\n")
-    code, written = under_load(deployed, lambda: run(deployed, "deploy"))
-    assert (code, tags(deployed)) == (0, [first] * 2), written
     (deployed.directory / ".env").write_text("HTTP_PORT=1\nIMAGE_TAG=x")  # the environment's own goes before it
-    second = change(deployed, FACTORY, "# second\n")
-    (code, written), (back_code, back) = under_load(
-        deployed, lambda: (run(deployed, "deploy"), run(deployed, "rollback"))
-    )
-    assert code == 0, written
-    assert f"{second} serves; ./run rollback goes back to {first}" in written
-    assert (back_code, tags(deployed)) == (0, [first] * 2), back
-    assert {"HTTP_PORT=1", f"IMAGE_TAG={first}", "NGINX_TAG=0.1.0", "MYSQL_TAG=0.1.0"} == set(environment(deployed))
+    nginx = deployed.containers("nginx")
+    conf = deployed.directory / "nginx.conf"
+    conf.write_text(conf.read_text().replace(NOT_FOUND, "Otherwise."))
+    tag = change(deployed, FACTORY, "# changed\n")
+
+    def there_and_back() -> Iterator[tuple[int, str, list[str], str]]:
+        for task in "deploy", "rollback":
+            yield *run(deployed, task), tags(deployed), detail(deployed)
+
+    (code, written, *there), (back_code, back_written, *back) = under_load(deployed, lambda: tuple(there_and_back()))
+    assert (code, *there) == (0, [tag] * 2, "Otherwise."), written
+    assert f"{tag} serves; ./run rollback goes back to 0.1.0" in written
+    assert (back_code, *back) == (0, ["0.1.0"] * 2, NOT_FOUND), back_written
+    assert {"HTTP_PORT=1", "IMAGE_TAG=0.1.0", "NGINX_TAG=0.1.0", "MYSQL_TAG=0.1.0"} == set(environment(deployed))
     replicas = deployed.containers("web")
     deployed.up("--no-recreate")
     assert deployed.containers("web") == replicas
-    assert deployed.configuration()["services"]["web"]["image"].endswith(f":{first}")
+    assert deployed.configuration()["services"]["web"]["image"].endswith(":0.1.0")
     assert deployed.containers("nginx") == nginx
+
+
+def test_a_reload_of_nginx_goes_on_answering_on_a_connection_that_is_kept(deployed: Stack) -> None:
+    (nginx,) = deployed.containers("nginx")
+    with closing(http.client.HTTPConnection("127.0.0.1", deployed.port, timeout=10)) as client:
+        client.auto_open = 0  # it makes no other connection
+        client.connect()
+        for is_first in True, False:
+            client.request("GET", "/livez")
+            assert client.getresponse().read() == b"alive\n"
+            if is_first:
+                docker("exec", nginx, "nginx", "-e", "stderr", "-p", "/tmp/nginx", "-c", "nginx.conf", "-s", "reload")
+                wait_until(lambda: "is shutting down" in docker("top", nginx))
+
+
+def detail(stack: Stack) -> str:
+    """Returns what nginx itself says of an address where there is nothing."""
+    return str(httpx.get(f"{stack.url}/readyz").json()["detail"])
+
+
+def test_nginx_keeps_what_a_deploy_gave_it_until_its_container_is_made_anew(deployed: Stack) -> None:
+    (nginx,) = deployed.containers("nginx")
+    script = f"sed 's/{NOT_FOUND}/Kept./' /bundle/nginx.conf >next; mv next nginx.conf; touch of-$(hostname)"
+    docker("exec", "--workdir", "/tmp/nginx", nginx, "sh", "-euc", script)
+    restart(nginx)
+    assert detail(deployed) == "Kept."
+    deployed.up("--no-deps", "--force-recreate", "nginx")
+    assert detail(deployed) == NOT_FOUND
 
 
 ASGI = "service/asgi.py"
@@ -218,11 +173,3 @@ def test_where_nothing_runs_it_says_so(tmp_path: Path) -> None:
     with new_stack(tmp_path / "tally") as stack:
         code, written = run(stack, "deploy")
     assert (code, "No replica of the compose stack is here" in written) == (1, True)
-
-
-@pytest.mark.rehearsal
-def test_ten_deploys_in_a_row_fail_no_request(deployed: Stack) -> None:
-    for number in range(10):
-        tag = change(deployed, FACTORY, f"# {number}\n")
-        code, written = under_load(deployed, lambda: run(deployed, "deploy"))
-        assert (code, tags(deployed)) == (0, [tag] * 2), written

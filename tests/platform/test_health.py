@@ -40,6 +40,16 @@ def test_a_migrated_database_is_ready(database: Database, start: Start) -> None:
     wait_until(lambda: server.logged('"event": "ready"'))
 
 
+def test_the_version_is_in_readyz_in_the_log_and_in_a_header(database: Database, start: Start) -> None:
+    server = start(APP_VERSION="1.2.3-x", VERSION_HEADER="X-Version")
+    assert readiness(server) == (200, "ready, version 1.2.3-x\n")
+    answers = [httpx.get(f"{server.url}/{path}") for path in ("livez", "not-here")]
+    assert [answer.headers.get("X-Version") for answer in answers] == ["1.2.3-x"] * 2
+    wait_until(lambda: server.logged('"event": "ready"'))
+    lines = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
+    assert {line["version"] for line in lines} == {"1.2.3-x"}
+
+
 def test_a_schema_that_is_behind_is_not_ready_and_becomes_so_by_itself(
     empty_database: Database, environment: dict[str, str], start: Start
 ) -> None:

@@ -63,6 +63,8 @@ def test_a_missing_setting_is_named(name: str, monkeypatch: pytest.MonkeyPatch) 
         ("TRUSTED_PROXIES", "127.0.0.1,,::1"),
         ("CORS_ORIGINS", "https://example.org/"),
         ("CORS_ORIGINS", "friend.example"),
+        ("APP_VERSION", "of today"),
+        ("VERSION_HEADER", "X-Version: 1"),
         *((name, "") for name in ("DB_HOST", "DB_USERNAME", "DB_PASSWORD", "DATABASE_NAME", "DB_PORT", "QUART_ENV")),
     ],
 )

@@ -1,0 +1,116 @@
+"""A stack of its own for deploys, and clients that do not try again beside them."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from harness.compose import Stack, inspect, new_stack
+from harness.load import get_at_once
+
+T = TypeVar("T")
+
+CLIENTS = 64
+FACTORY = "service/__init__.py"
+
+
+@contextmanager
+def stack_of_a_repository(directory: Path, registry: str = "") -> Iterator[Stack]:
+    """A running stack whose folder is a Git repository, and whose images are named for the registry."""
+    with new_stack(directory) as bare:
+        stack = bare.over(IMAGE_NAME=registry + bare.project)
+        (stack.directory / ".quartenv").write_text("API_TOKENS_REQUIRED=false\n")
+        git(stack, "init", "--quiet")
+        commit(stack)
+        stack.up("--build")
+        try:
+            yield stack
+        finally:
+            stack.remove()
+
+
+def git(stack: Stack, *arguments: str) -> str:
+    own = ("-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "safe.directory=*")
+    command = ["git", *own, *arguments]
+    return subprocess.run(command, cwd=stack.directory, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def commit(stack: Stack) -> str:
+    """Commits what is in the folder; returns the tag of its image."""
+    git(stack, "add", "--all")
+    git(stack, "commit", "--quiet", "--allow-empty", "--message", "x")
+    return git(stack, "rev-parse", "--short=12", "HEAD")
+
+
+def change(stack: Stack, path: str, text: str) -> str:
+    """Adds text to a file, and commits it; returns the tag of its image."""
+    with (stack.directory / path).open("a") as file:
+        file.write(text)
+    return commit(stack)
+
+
+def start(stack: Stack, *arguments: str) -> "subprocess.Popen[str]":
+    """Starts a task of ./run, in a process group of its own."""
+    return subprocess.Popen(
+        ["./run", *arguments],
+        cwd=stack.directory,
+        env={**stack.environment, "COMPOSE_PROJECT_NAME": stack.project},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run(stack: Stack, *arguments: str) -> tuple[int, str]:
+    """Runs a task of ./run; returns its exit code and what it wrote."""
+    process = start(stack, *arguments)
+    try:
+        written, _ = process.communicate(timeout=300)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return process.returncode, written
+
+
+def tags(stack: Stack) -> list[str]:
+    """Returns the tags of the images that the replicas have."""
+    return [inspect(one)["Config"]["Image"].rpartition(":")[2] for one in stack.containers("web")]
+
+
+def under_load(stack: Stack, task: Callable[[], T]) -> T:
+    """Returns what the task returns, which it calls under clients that do not try again.
+
+    Each request must have been answered, and no number given twice.
+    """
+
+    async def send() -> tuple[list[tuple[int, str]], T]:
+        changing = asyncio.create_task(asyncio.to_thread(task))
+        keyed = asyncio.create_task(post_with_keys(stack, changing))
+        answers = await get_at_once([("127.0.0.1", stack.port)], CLIENTS, CLIENTS, until=changing)
+        return answers + await keyed, await changing
+
+    answers, changed = asyncio.run(send())
+    assert Counter(status for status, _ in answers) == {200: len(answers)}
+    assert len(set(answers)) == len(answers), "a number was given twice"
+    return changed
+
+
+async def post_with_keys(stack: Stack, until: "asyncio.Task[Any]") -> list[tuple[int, str]]:
+    """Counts with a new Idempotency-Key each time; returns statuses, and bodies as those of `GET /`."""
+    answers = []
+    async with httpx.AsyncClient(base_url=stack.url) as client:
+        while not until.done():
+            key = {"Idempotency-Key": uuid.uuid4().hex}
+            answer = await client.post("/counters/page/hits", headers=key)
+            answers.append((answer.status_code, f"<h1>Counter: {answer.json()['number']}</h1>"))
+    return answers

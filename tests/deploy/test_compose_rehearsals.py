@@ -1,0 +1,83 @@
+"""Deploys that take long: many in a row, one that stops half-way, and one whose images come from a registry."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from harness.compose import Stack, docker
+from harness.processes import free_port, is_ok, stop, wait_until
+from tests.deploy.deploys import FACTORY, change, run, stack_of_a_repository, start, tags, under_load
+
+pytestmark = [pytest.mark.compose, pytest.mark.rehearsal]
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with stack_of_a_repository(tmp_path_factory.mktemp("deploys") / "tally") as stack:
+        yield stack
+
+
+def test_ten_deploys_in_a_row_fail_no_request(deployed: Stack) -> None:
+    for number in range(10):
+        tag = change(deployed, FACTORY, f"# {number}\n")
+        code, written = under_load(deployed, lambda: run(deployed, "deploy"))
+        assert (code, tags(deployed)) == (0, [tag] * 2), written
+
+
+def test_half_a_deploy_goes_on_or_back(deployed: Stack) -> None:
+    for task in "deploy", "rollback":
+        before = tags(deployed)
+        tag = change(deployed, FACTORY, f"# half, then {task}\n")
+        under_load(deployed, lambda: interrupt_when_one_leaves(deployed))
+        assert sorted(tags(deployed)) == sorted([before[0], tag])
+        code, written = under_load(deployed, partial(run, deployed, task))
+        assert (code, tags(deployed)) == (0, [tag] * 2 if task == "deploy" else before), written
+
+
+def interrupt_when_one_leaves(stack: Stack) -> None:
+    """Starts a deploy, and sends it Ctrl-C when an old replica has been told to leave, which it does to its end."""
+    old = stack.containers("web")
+    process = start(stack, "deploy")
+    wait_until(lambda: not all(map(stack.is_ready, old)), limit=120)
+    os.killpg(process.pid, signal.SIGINT)
+    written, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, written
+    assert "1 of 2 replicas replaced" in written
+
+
+def test_images_come_from_a_registry(tmp_path: Path) -> None:
+    with registry(tmp_path) as address, stack_of_a_repository(tmp_path / "tally", f"{address}/") as stack:
+        tag = change(stack, FACTORY, "# of the registry\n")
+        tagged = stack.over(IMAGE_TAG=tag)
+        tagged.compose("build")
+        tagged.compose("push", "--quiet", "secrets", "mysql", "nginx")
+        for image in docker("images", "--format", "{{.Repository}}:{{.Tag}}").split():
+            if image.startswith(stack.environment["IMAGE_NAME"]) and image.endswith(f":{tag}"):
+                docker("rmi", image)
+        assert run(stack, "deploy", "--pull", "unknown")[0] == 1
+        code, written = under_load(stack, lambda: run(stack, "deploy", "--pull", tag))
+        assert (code, tags(stack)) == (0, [tag] * 2), written
+
+
+@contextmanager
+def registry(directory: Path) -> Iterator[str]:
+    """Runs Debian's registry, with its data in the directory; yields its address."""
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    settings = {"version": 0.1, "storage": {"filesystem": {"rootdirectory": str(directory / "images")}}}
+    file, log = directory / "registry.json", directory / "registry.log"
+    file.write_text(json.dumps({**settings, "http": {"addr": address}}))  # JSON is YAML
+    with log.open("w") as output:
+        process = subprocess.Popen(["docker-registry", "serve", file], stdout=output, stderr=output)
+    try:
+        wait_until(lambda: is_ok(port, "/v2/"), process=process, log=log)
+        yield address
+    finally:
+        stop(process)
