@@ -1,22 +1,14 @@
 """`quart receipts …`: an operator's commands, which may run beside the service on the same database."""
 
-import asyncio
-import sys
-from collections.abc import Coroutine
-from typing import NoReturn
-
 import click
-from sqlalchemy import exc
 
 from service.counter.roll_up import delete_left_over, roll_up
 from service.counter.settings import CounterSettings
 from service.counter.verification import verify
+from service.platform import cli
 from service.platform.app import App
 from service.platform.database import create_engine
 from service.platform.settings import DatabaseSettings
-
-UNAVAILABLE = 69
-"""sysexits(3)'s EX_UNAVAILABLE, as the migration job has it."""
 
 
 def register(app: App, settings: CounterSettings) -> None:
@@ -34,7 +26,7 @@ def register(app: App, settings: CounterSettings) -> None:
 
         It may run while the service counts. Ends with 0 if all is right, 1 if not, 69 if the database is away.
         """
-        _run(_verify(database, verbose=verbose))
+        cli.run(_verify(database, verbose=verbose))
 
     @receipts.command("roll-up")
     def roll_up_command() -> None:
@@ -43,16 +35,7 @@ def register(app: App, settings: CounterSettings) -> None:
         It may run while the service counts, and twice at once; it may be stopped and started at any time. Ends with 0,
         or 69 if the database is away.
         """
-        _run(_roll_up(database, settings.receipt_retention))
-
-
-def _run(command: Coroutine[None, None, int]) -> NoReturn:
-    """Ends the process with the command's exit code."""
-    try:
-        sys.exit(asyncio.run(command))
-    except exc.DBAPIError as error:
-        click.echo(f"The database cannot be used: {error.orig}", err=True)
-        sys.exit(UNAVAILABLE)
+        cli.run(_roll_up(database, settings.receipt_retention))
 
 
 async def _verify(database: DatabaseSettings, *, verbose: bool) -> int:
