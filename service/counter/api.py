@@ -26,7 +26,7 @@ from service.counter.names import check_name
 from service.platform.idempotency import idempotency_key
 from service.platform.openapi import API, problems
 from service.platform.request_data import MalformedParameter, answer, body, query, read_body
-from service.platform.tokens import require_scope
+from service.platform.tokens import require_token
 
 LONGEST = {"hour": timedelta(days=31), "day": timedelta(days=3 * 365 + 1)}
 """The longest span of a history."""
@@ -55,7 +55,7 @@ blueprint = Blueprint("api", __name__, url_prefix="/counters")
 @security_scheme([{"bearer": []}])
 async def hit(name: str) -> Response:
     """Counts. A request repeated with the same Idempotency-Key and token gets the same numbers."""
-    token = require_scope("count")
+    token = await require_token("count")
     new = await body(NewHit)
     key = idempotency_key(request.headers)
     if key is not None and token is not None:
@@ -99,7 +99,7 @@ async def counter(name: str) -> Response:
 @security_scheme([{"bearer": []}])
 async def make(name: str) -> Response:
     """Creates the counter, or changes the title of an existing one."""
-    require_scope("manage")
+    await require_token("manage")
     new = await body(NewCounter)
     found, made = await commands.make(check_name(name), new.title, new.start)
     response = answer(found, HTTPStatus.CREATED if made else HTTPStatus.OK)
@@ -113,7 +113,7 @@ async def make(name: str) -> Response:
 @security_scheme([{"bearer": []}])
 async def delete(name: str) -> Response:
     """Deletes the counter, its receipts and its history."""
-    require_scope("manage")
+    await require_token("manage")
     check_name(name)
     await read_body()
     if not await commands.delete_counter(name):

@@ -1,27 +1,31 @@
-"""Bearer tokens (RFC 6750): a view asks `require_scope`, and `quart tokens make` makes them."""
+"""Bearer tokens (RFC 6750): a view asks `require_token`. They are made by `quart tokens`, or named in API_TOKENS."""
 
-import secrets
 from http import HTTPStatus
 
-import click
 from quart import current_app, request
 
+from service.platform import token_commands
 from service.platform.app import App
+from service.platform.known_tokens import KnownTokens
 from service.platform.problems import Problem
 from service.platform.settings import Settings
-from service.platform.token_file import Token, digest, line_of
+from service.platform.token_file import Token, digest
+from service.platform.token_table import TRY
 
 
 class TokenRefused(Problem):
-    """No token, an unknown one, or one without the scope."""
+    """No token, one that is not valid, or one without the scope."""
 
     def __init__(self, status: HTTPStatus, slug: str, detail: str) -> None:
         super().__init__(status, slug, detail)
         self.headers = {"WWW-Authenticate": "Bearer"}
 
 
-def require_scope(scope: str) -> Token | None:
-    """Returns the request's token; None where tokens are not required and none was sent. Raises TokenRefused."""
+async def require_token(scope: str) -> Token | None:
+    """Returns the request's token; None where tokens are not required and none was sent.
+
+    Raises TokenRefused, and Unavailable where the token may be in the database, which does not answer.
+    """
     settings: Settings = current_app.settings  # type: ignore[attr-defined]  # an App
     given = request.headers.get("Authorization")
     if given is None:
@@ -30,33 +34,21 @@ def require_scope(scope: str) -> Token | None:
         text = "This needs a token: send `Authorization: Bearer …`; `quart tokens make` makes one."
         raise TokenRefused(HTTPStatus.UNAUTHORIZED, "token-needed", text)
     kind, _, secret = given.partition(" ")
-    token = settings.api_tokens.get(digest(secret.strip())) if kind.lower() == "bearer" else None
+    token = None
+    if kind.lower() == "bearer":
+        hashed = digest(secret.strip())
+        known: KnownTokens = current_app.extensions["tokens"]
+        token = settings.api_tokens.get(hashed) or await known.find(hashed)
     if token is None:
-        raise TokenRefused(HTTPStatus.UNAUTHORIZED, "token-unknown", "This token is not known here.")
+        text = "This token is not known here, or no longer valid."
+        raise TokenRefused(HTTPStatus.UNAUTHORIZED, "token-unknown", text)
     if scope not in token.scopes:
         raise TokenRefused(HTTPStatus.FORBIDDEN, "scope-missing", f"This token may not do this: it lacks `{scope}`.")
     return token
 
 
 def register(app: App) -> None:
-    """Adds `quart tokens`."""
-
-    @app.cli.group()
-    def tokens() -> None:
-        """The API's tokens."""
-
-    @tokens.command()
-    @click.argument("name")
-    @click.option("--scope", "scopes", multiple=True, required=True, help="What it may do; can be given again.")
-    def make(name: str, scopes: tuple[str, ...]) -> None:
-        """Makes a token and shows it once, with the line that belongs in the file of API_TOKENS_FILE."""
-        secret = secrets.token_urlsafe(32)
-        try:
-            line = line_of(name, scopes, secret)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
-        click.echo(secret)
-        click.echo(
-            f"Above is the token, which is shown only now. Add to API_TOKENS or the file of API_TOKENS_FILE:\n{line}",
-            err=True,
-        )
+    """Adds `quart tokens`, and what a worker knows of the tokens in the database."""
+    app.tries.append(TRY)
+    app.extensions["tokens"] = KnownTokens()
+    token_commands.register(app)

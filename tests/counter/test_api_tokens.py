@@ -13,8 +13,8 @@ def test_what_changes_something_needs_a_token_that_may_do_it(
     database: Database, start: Start, environment: dict[str, str], tmp_path: Path
 ) -> None:
     counting, managing = (
-        make_token(environment, "c", "--scope", "count"),
-        make_token(environment, "m", "--scope", "manage"),
+        make_token(environment, "c", "--scope", "count", "--print-only"),
+        make_token(environment, "m", "--scope", "manage", "--print-only"),
     )
     secret = counting.stdout.strip()
     file = tmp_path / "tokens"

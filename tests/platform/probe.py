@@ -15,7 +15,9 @@ from sqlalchemy import text
 from service import create_app
 from service.platform import lifecycle
 from service.platform.database import transaction
+from service.platform.problems import Problem
 from service.platform.settings import load_settings
+from service.platform.tokens import require_token
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("probe", __name__, url_prefix="/probe")
@@ -148,6 +150,16 @@ async def background(name: str) -> str:
 
     current_app.add_background_task(work)
     return ""
+
+
+@blueprint.get("/token/<scope>")
+async def token(scope: str) -> str:
+    """Says in which process, and with which status the token for the scope is answered."""
+    try:
+        await require_token(scope)
+    except Problem as error:
+        return f"{os.getpid()} {error.status}"
+    return f"{os.getpid()} 200"
 
 
 @blueprint.get("/folder/")

@@ -16,7 +16,7 @@ from service.notes.tables import notes
 from service.platform.database import transaction
 from service.platform.openapi import API, problems
 from service.platform.request_data import MalformedBody, answer, body, query
-from service.platform.tokens import require_scope
+from service.platform.tokens import require_token
 
 DESCRIBED = API(
     title="Tally",
@@ -40,7 +40,7 @@ blueprint = Blueprint("notes", __name__, url_prefix="/notes")
 @security_scheme([{"bearer": []}])
 async def write() -> Response:
     """Writes a note."""
-    require_scope("write")
+    await require_token("write")
     new = await body(NewNote)
     if new.text is None:
         raise MalformedBody("it needs a `text`")
