@@ -1,9 +1,11 @@
 """The counter's own settings, read as the platform's are (service/platform/settings.py)."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from environs import FileAwareEnv
+from environs import FileAwareEnv, ValidationError
 
+from service.platform.job_schedule import next_due
 from service.platform.settings import between, load
 
 
@@ -19,6 +21,7 @@ class CounterSettings:
     lane_pool_size: int
     lane_transactions: int
     receipt_retention: int
+    roll_up_schedule: str
 
 
 def load_counter_settings() -> CounterSettings:
@@ -35,4 +38,13 @@ def _read(env: FileAwareEnv) -> CounterSettings:
         lane_pool_size=env.int("LANE_POOL_SIZE", 7, validate=between(1, 1_000)),
         lane_transactions=env.int("LANE_TRANSACTIONS", 6, validate=between(1, 1_000)),
         receipt_retention=env.int("RECEIPT_RETENTION", 86_400, validate=between(86_400, 315_360_000)),
+        roll_up_schedule=env.str("ROLL_UP_SCHEDULE", "23 * * * *", validate=_is_schedule),
     )
+
+
+def _is_schedule(text: str) -> None:
+    if text:
+        try:
+            next_due(text, datetime.now(UTC))
+        except ValueError as error:
+            raise ValidationError(str(error)) from None

@@ -6,6 +6,7 @@ from service.platform import (
     database,
     gc_tuning,
     health,
+    jobs,
     lifecycle,
     logs,
     problems,
@@ -22,6 +23,17 @@ def register(app: App) -> None:
     """Adds the platform to an application: errors, draining, connections, database, health, tokens, CORS, logs."""
     settings = app.settings
     logs.configure(settings.log_level, json=settings.environment == "production", version=settings.version)
-    for part in problems, lifecycle, client_connections, database, health, tokens, cross_origin, version, gc_tuning:
+    for part in (
+        problems,
+        lifecycle,
+        client_connections,
+        jobs,
+        database,
+        health,
+        tokens,
+        cross_origin,
+        version,
+        gc_tuning,
+    ):
         part.register(app)
     app.asgi_app = Forwarded(app.asgi_app, app.settings.trusted_proxies)  # type: ignore[method-assign]

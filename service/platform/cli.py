@@ -2,11 +2,16 @@
 
 import asyncio
 import sys
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import NoReturn
 
 import click
 from sqlalchemy import exc
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from service.platform.database import create_engine
+from service.platform.settings import DatabaseSettings
 
 UNAVAILABLE = 69
 """sysexits(3)'s EX_UNAVAILABLE, as the migration job has it."""
@@ -19,3 +24,21 @@ def run(command: Coroutine[None, None, int]) -> NoReturn:
     except exc.DBAPIError as error:
         click.echo(f"The database cannot be used: {error.orig}", err=True)
         sys.exit(UNAVAILABLE)
+
+
+@asynccontextmanager
+async def transaction(database: DatabaseSettings) -> AsyncIterator[AsyncConnection]:
+    """Lends a connection, and commits at the end of the block."""
+    engine = create_engine(database)
+    try:
+        async with engine.begin() as connection:
+            yield connection
+    finally:
+        await engine.dispose()
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:
+    """Returns the rows as lines, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

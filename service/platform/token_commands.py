@@ -1,18 +1,15 @@
 """`quart tokens …`: makes, lists and revokes tokens in the database, beside the service. Never shows a hash."""
 
 import secrets
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import click
 from sqlalchemy import Row, exc
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.platform import cli
 from service.platform.app import App
-from service.platform.database import create_engine
 from service.platform.known_tokens import FRESH, INTERVAL, KEPT
 from service.platform.settings import DatabaseSettings
 from service.platform.token_file import Token, digest, line_of
@@ -96,21 +93,11 @@ def _show(secret: str, text: str) -> None:
     click.echo(f"Above is the token, which is shown only now. {text}", err=True)
 
 
-@asynccontextmanager
-async def _transaction(database: DatabaseSettings) -> AsyncIterator[AsyncConnection]:
-    engine = create_engine(database)
-    try:
-        async with engine.begin() as connection:
-            yield connection
-    finally:
-        await engine.dispose()
-
-
 async def _make(database: DatabaseSettings, name: str, scopes: Sequence[str], secret: str, until: date | None) -> int:
     end = None if until is None else datetime.combine(until + timedelta(days=1), time.min)
     new = {"name": name, "scopes": ",".join(scopes), "hash": bytes.fromhex(digest(secret)), "expires_at": end}
     try:
-        async with _transaction(database) as connection:
+        async with cli.transaction(database) as connection:
             if (await connection.execute(HOW_MANY_VALID)).scalar_one() >= MOST:
                 raise click.ClickException(f"There are {MOST} valid tokens, which is the most: revoke one.")
             await connection.execute(MAKE, new)
@@ -121,10 +108,10 @@ async def _make(database: DatabaseSettings, name: str, scopes: Sequence[str], se
 
 
 async def _list(database: DatabaseSettings, elsewhere: Mapping[str, Token]) -> int:
-    async with _transaction(database) as connection:
+    async with cli.transaction(database) as connection:
         rows = [_line(row) for row in await connection.execute(ALL)]
     rows += [(one.name, ",".join(sorted(one.scopes)), "valid", "", "", "", "API_TOKENS") for one in elsewhere.values()]
-    for line in _aligned([HEADINGS, *sorted(rows)]):
+    for line in cli.aligned([HEADINGS, *sorted(rows)]):
         click.echo(line)
     return 0
 
@@ -135,14 +122,8 @@ def _line(row: Row[Any]) -> tuple[str, ...]:
     return row.name, row.scopes, row.state, f"{row.created_at:%Y-%m-%d}", until, used, "database"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-
-
 async def _revoke(database: DatabaseSettings, name: str, elsewhere: Mapping[str, Token]) -> int:
-    async with _transaction(database) as connection:
+    async with cli.transaction(database) as connection:
         revoked = (await connection.execute(REVOKE, {"of": name})).rowcount
         is_there = revoked or (await connection.execute(NAMED, {"of": name})).first() is not None
     if revoked:

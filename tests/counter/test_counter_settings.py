@@ -16,7 +16,13 @@ def test_the_manual_shows_the_defaults(monkeypatch: pytest.MonkeyPatch, plain_en
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("RECEIPT_RETENTION", "3600"), ("LANE_BATCH_SIZE", "10001"), ("LANE_POOL_SIZE", "0"), ("LANE_QUEUE_SIZE", "many")],
+    [
+        ("RECEIPT_RETENTION", "3600"),
+        ("LANE_BATCH_SIZE", "10001"),
+        ("LANE_POOL_SIZE", "0"),
+        ("LANE_QUEUE_SIZE", "many"),
+        ("ROLL_UP_SCHEDULE", "hourly"),
+    ],
 )
 def test_a_malformed_setting_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)

@@ -124,6 +124,16 @@ def test_old_receipts_become_history_and_the_books_stay_right(database: Database
 
 
 @pytest.mark.any_database
+def test_the_workers_roll_up_by_themselves_while_they_count(database: Database, start: Start) -> None:
+    fill(database, 2500, "-3")
+    fill(database, 1, "-0.1")  # the newest of all is not rolled up
+    service = start(workers=2, ROLL_UP_SCHEDULE="* * * * * *")
+    wait_until(lambda: httpx.get(f"{service.url}/").is_success and service.logged("2500 receipts rolled up"))
+    assert audit(database) > 5002
+    assert database.execute("SELECT SUM(hits) FROM history") == [(5000,)]
+
+
+@pytest.mark.any_database
 def test_a_clock_that_jumped_ahead_once_does_not_stop_the_roll_up(
     database: Database, environment: dict[str, str]
 ) -> None:

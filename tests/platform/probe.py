@@ -13,7 +13,7 @@ from quart import Blueprint, Response, current_app, request, session, websocket
 from sqlalchemy import text
 
 from service import create_app
-from service.platform import lifecycle
+from service.platform import jobs, lifecycle
 from service.platform.database import transaction
 from service.platform.problems import Problem
 from service.platform.settings import load_settings
@@ -198,5 +198,17 @@ async def ready_after_sigterm() -> Response:
     return await view()
 
 
+async def job() -> None:
+    """Notes when it was due, and when it begins and ends."""
+    begin = "INSERT INTO probe_run (due_at, begun) SELECT due_at, UTC_TIMESTAMP(6) FROM job WHERE name = 'probe'"
+    async with transaction() as connection:
+        await connection.execute(text(begin))
+    await asyncio.sleep(float(os.environ["PROBE_JOB_SECONDS"]))
+    async with transaction() as connection:
+        await connection.execute(text("UPDATE probe_run SET ended = UTC_TIMESTAMP(6) WHERE ended IS NULL"))
+
+
 app = create_app(load_settings())
 app.register_blueprint(blueprint)
+if schedule := os.environ.get("PROBE_JOB"):
+    jobs.add(app, jobs.Job("probe", schedule, job))

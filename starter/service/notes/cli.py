@@ -8,7 +8,6 @@ from sqlalchemy import bindparam, delete
 from service.notes.tables import notes
 from service.platform import cli
 from service.platform.app import App
-from service.platform.database import create_engine
 from service.platform.settings import DatabaseSettings
 
 DELETE_OLD = delete(notes).where(notes.c.created_at < bindparam("before"))
@@ -29,13 +28,13 @@ def register(app: App) -> None:
         cli.run(_prune(database, days))
 
 
-async def _prune(database: DatabaseSettings, days: int) -> int:
+async def prune(database: DatabaseSettings, days: int) -> int:
+    """Deletes the notes that are older than so many days; returns how many."""
     before = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=days)
-    engine = create_engine(database)
-    try:
-        async with engine.begin() as connection:
-            deleted = (await connection.execute(DELETE_OLD, {"before": before})).rowcount
-    finally:
-        await engine.dispose()
-    click.echo(f"{deleted} notes deleted")
+    async with cli.transaction(database) as connection:
+        return (await connection.execute(DELETE_OLD, {"before": before})).rowcount
+
+
+async def _prune(database: DatabaseSettings, days: int) -> int:
+    click.echo(f"{await prune(database, days)} notes deleted")
     return 0

@@ -11,7 +11,7 @@ import pytest
 from harness.databases import Database
 from service.platform.settings import ROOT
 from service.platform.token_file import line_of
-from tests.conftest import Start
+from tests.conftest import MakeApp, Start
 
 pytestmark = pytest.mark.any_database
 
@@ -76,6 +76,17 @@ def test_a_command_deletes_old_notes(client: httpx.Client, database: Database, e
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (0, "1 notes deleted\n"), ended.stderr
     assert [note["text"] for note in client.get("/notes").json()["notes"]] == ["new"]
+
+
+async def test_a_job_deletes_old_notes(database: Database, make_app: MakeApp) -> None:
+    app = make_app(NOTE_DAYS=2)
+    database.execute(
+        "INSERT INTO notes (text, created_at) VALUES ('old', UTC_TIMESTAMP(6) - INTERVAL 3 DAY), ('new', now(6))"
+    )
+    async with app.test_app():
+        (job,) = app.extensions["jobs"]
+        await job.run()
+    assert database.execute("SELECT text FROM notes") == [("new",)]
 
 
 def test_a_load_run_ends_with_0_unless_it_misses_a_threshold(client: httpx.Client, tmp_path: Path) -> None:
