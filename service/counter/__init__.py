@@ -8,7 +8,8 @@ from service.counter import api, cli, jobs, page
 from service.counter.connections import TRIES, LaneConnections
 from service.counter.lanes import Lanes
 from service.counter.settings import load_counter_settings
-from service.platform import openapi
+from service.counter.status import hits
+from service.platform import openapi, status
 from service.platform.app import App
 
 __all__ = ["register"]
@@ -25,6 +26,7 @@ def register(app: App) -> None:
     openapi.register(app, api.DESCRIBED)
     cli.register(app, settings)
     jobs.register(app, settings)
+    status.add(app, hits)
 
     @app.before_serving
     async def open_lanes() -> None:

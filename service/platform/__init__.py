@@ -10,6 +10,7 @@ from service.platform import (
     lifecycle,
     logs,
     problems,
+    status,
     tokens,
     version,
 )
@@ -27,6 +28,7 @@ def register(app: App) -> None:
         problems,
         lifecycle,
         client_connections,
+        status,
         jobs,
         database,
         health,

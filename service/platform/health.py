@@ -56,7 +56,8 @@ class Readiness:
         now = asyncio.get_running_loop().time()
         if self._check is None or (self._check.done() and now >= self._checked_at + INTERVAL):
             self._checked_at = now
-            self._check = asyncio.create_task(self._check_database())
+            assert self._engine is not None
+            self._check = asyncio.create_task(self.check_database(self._engine))
         # One that takes longer goes on: a login that is broken off is an error to the server, which after a hundred
         # of them takes none of this host any longer (error 1129).
         await asyncio.wait([self._check], timeout=TIMEOUT)
@@ -96,11 +97,10 @@ class Readiness:
                 return
         await self._warn_of_too_many_connections()
 
-    async def _check_database(self) -> tuple[str | None, str]:
+    async def check_database(self, engine: AsyncEngine) -> tuple[str | None, str]:
         """Returns the reason against readiness, None if there is none, and what is for the log alone."""
-        assert self._engine is not None
         try:
-            async with self._engine.connect() as connection:
+            async with engine.connect() as connection:
                 revisions = (await connection.execute(_REVISION)).scalars().all()
                 if reason := self._reason_against_revisions(revisions):
                     return reason, ""

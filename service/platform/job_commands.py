@@ -6,11 +6,13 @@ from typing import Any
 
 import click
 from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.platform import cli
 from service.platform.app import App
 from service.platform.job_schedule import SILENCE, Job, next_due
 from service.platform.settings import DatabaseSettings
+from service.platform.status import Line, Part
 
 HEADINGS = ("name", "schedule", "next", "last", "ended", "what became of it")
 
@@ -34,6 +36,21 @@ def register(app: App, jobs: Sequence[Job]) -> None:
         Times are in UTC. Ends with 0, or 69 if the database is away.
         """
         cli.run(_list(database, jobs))
+
+
+def status_of(jobs: Sequence[Job]) -> Part:
+    """Returns what `quart status` says of the jobs, a line for each."""
+
+    async def lines(connection: AsyncConnection) -> list[Line]:
+        rows = {row.name: row for row in await connection.execute(_ALL)}
+        return [_line(one, *_last(rows.get(one.name))) for one in sorted(jobs)]
+
+    return lines
+
+
+def _line(one: Job, last: str, _ended: str, became: str) -> Line:
+    is_well = became in {"", "done", "at work"}
+    return Line("job", f"{one.name}: {last} {became}".rstrip(), "" if is_well else "./run quart jobs list; ./run logs")
 
 
 async def _list(database: DatabaseSettings, jobs: Sequence[Job]) -> int:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import text
 
-from service.platform import job_commands, lifecycle
+from service.platform import job_commands, lifecycle, status
 from service.platform.app import App
 from service.platform.database import OutcomeUnknown, Unavailable, transaction
 from service.platform.job_schedule import SILENCE, Job, next_due
@@ -67,6 +67,7 @@ def register(app: App) -> None:
     tasks: list[asyncio.Task[None]] = []
     stopping = asyncio.Event()
     job_commands.register(app, jobs)
+    status.add(app, job_commands.status_of(jobs))
 
     @app.before_serving
     async def start() -> None:

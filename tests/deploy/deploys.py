@@ -1,8 +1,6 @@
 """A stack of its own for deploys, and clients that do not try again beside them."""
 
 import asyncio
-import os
-import signal
 import subprocess
 import uuid
 from collections import Counter
@@ -55,31 +53,6 @@ def change(stack: Stack, path: str, text: str) -> str:
     with (stack.directory / path).open("a") as file:
         file.write(text)
     return commit(stack)
-
-
-def start(stack: Stack, *arguments: str) -> "subprocess.Popen[str]":
-    """Starts a task of ./run, in a process group of its own."""
-    return subprocess.Popen(
-        ["./run", *arguments],
-        cwd=stack.directory,
-        env={**stack.environment, "COMPOSE_PROJECT_NAME": stack.project},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def run(stack: Stack, *arguments: str) -> tuple[int, str]:
-    """Runs a task of ./run; returns its exit code and what it wrote."""
-    process = start(stack, *arguments)
-    try:
-        written, _ = process.communicate(timeout=300)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-    return process.returncode, written
 
 
 def tags(stack: Stack) -> list[str]:

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import tomllib
 from typing import Any
@@ -51,6 +52,27 @@ def test_the_replicas_share_the_processors_however_many_they_are(stack: Stack) -
         assert stack.compose("logs", "web").stdout.count("processors for 4 replicas") == 4
     finally:
         stack.up()
+
+
+def test_status_says_that_all_is_well_and_what_is_wrong(stack: Stack) -> None:
+    code, said = stack.task("status")
+    assert (code, said.splitlines()[-1]) == (0, "-- all is well"), said
+    for line in (
+        r"web +Up .* \(healthy\), 0\.1\.0",
+        r"disk +\d+% full",
+        r"version +0\.1\.0",
+        r"database +9\..* schema \w+",
+    ):
+        assert re.search(rf"^{line}", said, re.MULTILINE), said
+    second = stack.containers("web")[1]
+    docker("kill", second)
+    try:
+        code, said = stack.task("status")
+    finally:
+        docker("start", second)
+        stack.wait_until_ready()
+    assert code == 1
+    assert re.search(r"^web +Exited .*\n +->  \./run logs web$", said, re.MULTILINE), said
 
 
 def test_it_answers_through_nginx_on_127_0_0_1_and_nothing_else_is_published(stack: Stack) -> None:

@@ -40,6 +40,13 @@ def test_it_has_a_worker_for_each_processor_that_it_may_use(running: Installatio
     assert f"export WORKERS={chosen.split()[0]}" in noted, "the service does not know how many workers there are"
 
 
+def test_status_says_that_all_is_well(running: Installation) -> None:
+    status = running.run("./run", "status")
+    assert (status.returncode, status.stdout.splitlines()[-1]) == (0, "-- all is well"), status.stdout
+    for line in f"address +{running.url}", r"hypercorn +running uptime", r"database +.*MariaDB.* schema \w+":
+        assert re.search(f"^{line}", status.stdout, re.MULTILINE), status.stdout
+
+
 def test_nothing_but_nginx_listens_beyond_this_machine_and_all_that_it_writes_is_closed_to_others(
     running: Installation,
 ) -> None:
