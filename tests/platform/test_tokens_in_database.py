@@ -139,7 +139,7 @@ async def test_a_token_ends_when_its_time_has_come_whether_or_not_the_table_is_r
 
 
 @pytest.mark.any_database
-async def test_a_flood_of_unknown_tokens_shares_its_queries(
+async def test_a_flood_of_unknown_tokens_shares_a_query_and_requests_without_one_need_none(
     database: Database, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(known_tokens, "INTERVAL", 3600.0)
@@ -147,6 +147,8 @@ async def test_a_flood_of_unknown_tokens_shares_its_queries(
     app = make_app()
     async with serving(app) as ask:
         with statements(app) as executed:
+            assert (await app.test_client().get("/needs-a-token")).status_code == 401
+            assert executed == []
             answers = await asyncio.gather(*(ask(f"{UNKNOWN} {number}") for number in range(100)), ask(valid))
             answers += [await ask(f"{UNKNOWN} {number}") for number in range(100)]
             assert [status for status, _ in answers].count(401) == 200
@@ -154,6 +156,20 @@ async def test_a_flood_of_unknown_tokens_shares_its_queries(
             monkeypatch.setattr(known_tokens, "INTERVAL", 0.0)  # the next reading is due
             assert (await ask(UNKNOWN))[0] == 401
             assert executed.count("SELECT") == 2
+
+
+@pytest.mark.any_database
+async def test_what_a_worker_knows_for_too_long_is_read_again_before_it_answers(
+    database: Database, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "INTERVAL", "FRESH":
+        monkeypatch.setattr(known_tokens, name, 0.0)
+    async with serving(make_app()) as ask:
+        assert (await ask("the token new"))[0] == 401
+        token = insert(database, "new")
+        assert (await ask(token))[0] == 200
+        database.execute("UPDATE api_token SET revoked_at = UTC_TIMESTAMP()")
+        assert (await ask(token))[0] == 401
 
 
 async def test_the_day_of_the_last_use_is_written_once(database: Database, make_app: MakeApp) -> None:
