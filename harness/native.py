@@ -31,6 +31,10 @@ class Installation:
         return f"http://127.0.0.1:{self.settings['HTTP_PORT']}"
 
     @property
+    def tls_port(self) -> int:
+        return int(self.settings["HTTPS_PORT"])
+
+    @property
     def output(self) -> Path:
         return self.directory.parent / "output"
 

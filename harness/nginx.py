@@ -116,6 +116,7 @@ class Nginx:
 
     port: int
     output: Path
+    tls_port: int = 0
 
     def get(self, target: str = "/", method: str = "GET", body: str | None = None, **headers: str) -> Answer:
         """Sends a request on a connection of its own; in the headers' names _ stands for -."""
@@ -168,19 +169,33 @@ def render(directory: Path, **settings: str) -> "subprocess.CompletedProcess[str
     )
 
 
+def tls(directory: Path, certificates: Path, port: int) -> dict[str, str]:
+    """Returns the settings by which nginx serves over TLS on that port; the folder `acme` is for challenges."""
+    (directory / "acme").mkdir(exist_ok=True)
+    return {
+        "LISTEN_TLS": f"127.0.0.1:{port}",
+        "HTTPS_PORT": str(port),
+        "CERTIFICATES": str(certificates),
+        "CHALLENGES": str(directory / "acme"),
+    }
+
+
 @contextmanager
 def nginx(
     directory: Path,
     *upstreams: str,
     edit: Mapping[str, str] = MappingProxyType({}),
     stdout: int | None = None,
+    certificates: Path | None = None,
     **settings: str,
 ) -> Iterator[Nginx]:
     """Runs nginx in front of the upstreams until the end of the block, with `edit`ed times if a test cannot wait.
 
-    The access log goes to the file descriptor `stdout` if there is one.
+    The access log goes to the file descriptor `stdout` if there is one. With the folder `certificates` it has TLS.
     """
-    port = free_port()
+    port, tls_port = free_port(), free_port()
+    if certificates:
+        settings |= tls(directory, certificates, tls_port)
     rendered = render(directory, LISTEN=f"127.0.0.1:{port}", UPSTREAM=",".join(upstreams), **settings)
     assert rendered.returncode == 0, rendered.stderr
     for old, new in edit.items():
@@ -196,7 +211,7 @@ def nginx(
         process = subprocess.Popen(command, stdout=stdout or file, stderr=file, env={**os.environ, "PATH": PATH})
     try:
         wait_until(lambda: _listens(port), process=process, log=output)
-        yield Nginx(port, output)
+        yield Nginx(port, output, tls_port)
     finally:
         stop(process)
 

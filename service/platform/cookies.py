@@ -3,7 +3,7 @@
 from typing import Any
 
 from itsdangerous import URLSafeTimedSerializer
-from quart import Quart, Response
+from quart import Quart, Response, has_request_context, request, websocket
 from quart.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionMixin
 from werkzeug.wrappers import Response as WerkzeugResponse
 
@@ -43,6 +43,11 @@ class CookieSessions(SecureCookieSessionInterface):
         if made_of != self._made_of:
             self._serializer, self._made_of = super().get_signing_serializer(app), made_of
         return self._serializer
+
+    def get_cookie_secure(self, app: Quart) -> bool:
+        """Whether a client may send the cookie over TLS only: where it came by TLS, SESSION_COOKIE_SECURE or not."""
+        scheme = (request if has_request_context() else websocket).scheme
+        return super().get_cookie_secure(app) or scheme in {"https", "wss"}
 
     async def save_session(
         self, app: Quart, session: SessionMixin, response: Response | WerkzeugResponse | None

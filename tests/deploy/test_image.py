@@ -53,7 +53,13 @@ def run(image: str, *command: str) -> str:
 
 
 def test_the_image_holds_what_the_service_and_its_jobs_need_and_no_more(tree: Path, image: str) -> None:
-    wanted = {"alembic.ini", "hypercorn.toml", "deploy/make_secrets.py", "deploy/database/users.sql"}
+    wanted = {
+        "alembic.ini",
+        "hypercorn.toml",
+        "deploy/certificate.py",
+        "deploy/make_secrets.py",
+        "deploy/database/users.sql",
+    }
     wanted |= {"deploy/container/start", "deploy/processors"}
     for package in "service", "migrations":
         files = (tree / package).rglob("*")

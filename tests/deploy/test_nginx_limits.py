@@ -124,6 +124,9 @@ def test_the_limits_agree_with_the_services_and_hypercorns(proxy: Nginx) -> None
         ("RATE_LIMIT", "0r/s"),
         ("RATE_LIMIT", "1r/s;\n2r/s"),
         ("RATE_LIMIT_BURST", "many"),
+        ("LISTEN_TLS", "127.0.0.1:443 default_server;"),
+        ("HTTPS_PORT", "https"),
+        ("HSTS_MAX_AGE", "31536000; preload"),
     ],
 )
 def test_a_malformed_setting_is_named(name: str, value: str, tmp_path: Path) -> None:
@@ -229,8 +232,10 @@ def test_a_worker_for_the_processors_on_which_it_may_run(tmp_path: Path) -> None
         ("::1", "http://[::1]:80"),
         ("[::1]", "http://[::1]:80"),
         ("example.org", "http://example.org:80"),
+        ("example.org", "https://example.org:80"),
     ],
 )
 def test_what_is_printed_can_be_opened(address: str, url: str) -> None:
-    printed = subprocess.run([ROOT / "deploy/nginx/url", address, "80"], capture_output=True, text=True, check=True)
+    command = [str(ROOT / "deploy/nginx/url"), address, "80", url.partition(":")[0]]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True)
     assert printed.stdout == f"{url}\n"

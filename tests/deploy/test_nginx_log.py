@@ -54,6 +54,7 @@ def logging_to_a_pipe(
     *upstreams: str,
     processors: int = SEVERAL,
     edit: Mapping[str, str] = MappingProxyType({}),
+    certificates: Path | None = None,
     **settings: str,
 ) -> Iterator[tuple[Nginx, Log]]:
     """Runs nginx as on so many processors; at the end of the block all that it wrote has been read."""
@@ -72,7 +73,9 @@ def logging_to_a_pipe(
     try:
         with (
             os.fdopen(writing, "wb") as pipe,
-            nginx(directory, *upstreams, edit=edit, stdout=pipe.fileno(), **settings) as proxy,
+            nginx(
+                directory, *upstreams, edit=edit, stdout=pipe.fileno(), certificates=certificates, **settings
+            ) as proxy,
         ):
             pipe.close()
             yield proxy, log

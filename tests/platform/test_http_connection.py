@@ -219,6 +219,15 @@ def test_a_session_is_kept_in_its_cookie_and_none_is_made_unasked(service: Hyper
         assert (client.get("/probe/session").text, dict(client.cookies)) == ("None", {})
 
 
+@pytest.mark.parametrize(("scheme", "attributes"), [("http", set()), ("https", {"Secure"})])
+def test_the_cookie_of_a_client_that_came_by_tls_is_for_tls_only(
+    scheme: str, attributes: set[str], service: Hypercorn
+) -> None:
+    forwarded = {"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": scheme}
+    answer = httpx.post(f"{service.url}/probe/session/kept", headers=forwarded)
+    assert {"Secure"} & set(answer.headers["set-cookie"].split("; ")) == attributes
+
+
 def test_a_session_with_a_wrong_signature_is_not_believed(service: Hypercorn) -> None:
     signed = httpx.post(f"{service.url}/probe/session/kept").cookies["session"]
     assert httpx.get(f"{service.url}/probe/session", cookies={"session": signed}).text == "kept"

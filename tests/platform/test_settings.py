@@ -129,6 +129,8 @@ def test_the_example_names_every_setting_with_its_default_and_no_other(monkeypat
     elsewhere |= {
         "RATE_LIMIT",
         "RATE_LIMIT_BURST",
+        "HTTPS_PORT",
+        "HSTS_MAX_AGE",
         "WEB_REPLICAS",
         "IMAGE_NAME",
         "IMAGE_TAG",

@@ -1,17 +1,13 @@
 """TLS between the service, the migration job and the database."""
 
-import datetime as dt
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from harness.certificates import Authority
 from harness.databases import Database, make_database, private_mariadb
 from harness.processes import Hypercorn, hypercorn, is_ready, wait_until
 from service.platform import tls
@@ -21,43 +17,6 @@ from tests.migrations.test_migrations import alembic
 from tests.platform.test_health import readiness
 
 WAY_OUT = "correct DB_SSL_MODE, DB_SSL_CA or DB_HOST, or the server's certificate."
-
-
-class Authority:
-    """A certificate authority that writes what it makes to a folder."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self._folder = folder
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self.certificate = folder / f"{name}.pem"
-        made = self._builder(self._name, self._key, 1).add_extension(x509.BasicConstraints(True, None), critical=True)
-        self._write(self.certificate, made)
-
-    def make(self, name: str, host: str = "localhost", days: int = 1) -> tuple[Path, Path]:
-        """Makes a certificate for the host that ends in so many days; returns its file and that of its key."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
-        made = self._builder(subject, key, days)
-        made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
-        self._write(self._folder / f"{name}.pem", made)
-        (self._folder / f"{name}.key").write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        return self._folder / f"{name}.pem", self._folder / f"{name}.key"
-
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, days: int) -> x509.CertificateBuilder:
-        now = dt.datetime.now(dt.UTC)
-        return (
-            x509.CertificateBuilder(self._name, subject, key.public_key(), x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(days=2))
-            .not_valid_after(now + dt.timedelta(days=days))
-        )
-
-    def _write(self, file: Path, builder: x509.CertificateBuilder) -> None:
-        file.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +86,7 @@ def test_sessions_are_encrypted(settings: dict[str, str], tmp_path: Path, mode: 
 def test_another_authority_is_not_believed(settings: dict[str, str], tmp_path: Path) -> None:
     other = Authority(tmp_path, "authority")
     own = {**settings, "DB_SSL_CA": str(other.certificate)}
-    assert_refused(own, tmp_path, "certificate signature failure")
+    assert_refused(own, tmp_path, "self-signed certificate in certificate chain")
     assert_refused({**settings, "DB_SSL_CA": ""}, tmp_path, "self-signed certificate in certificate chain")
 
 
