@@ -46,6 +46,9 @@ def test_it_says_where_it_answers_and_until_when_its_certificate_is(running: Ins
     assert "The certificate for localhost, 127.0.0.1, ::1, by itself, ends 2" in said
     shown = running.run("./run", "certificate", "--show")
     assert (shown.returncode, shown.stdout.count("\n")) == (0, 1)
+    status = running.run("./run", "status").stdout
+    assert f"address       https://127.0.0.1:{running.tls_port}\n" in status
+    assert "certificate   The certificate for localhost, " in status
 
 
 def test_a_certificate_is_loaded_while_it_serves_and_a_bad_one_leaves_it(
