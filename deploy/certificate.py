@@ -129,6 +129,7 @@ def store(directory: Path, pem: bytes) -> Chain:
     """Checks the PEM text and has nginx find it in the directory. Raises Refused, and then has changed nothing."""
     chain = check(pem)
     directory.mkdir(mode=0o700, exist_ok=True)
+    _give_to_the_owner_of(directory.parent, directory)
     new = directory / f"{FILE}.new"
     new.unlink(missing_ok=True)
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -140,8 +141,16 @@ def store(directory: Path, pem: bytes) -> Chain:
     except ssl.SSLError as error:
         new.unlink()
         raise Refused(f"OpenSSL refuses it ({error.reason})") from None
+    _give_to_the_owner_of(directory, new)
     new.replace(directory / FILE)
     return chain
+
+
+def _give_to_the_owner_of(other: Path, path: Path) -> None:
+    """By root, who alone may read many a key: nginx may run as somebody else."""
+    if os.geteuid() == 0:
+        owner = other.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def stored(directory: Path) -> Chain | None:

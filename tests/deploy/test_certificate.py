@@ -1,5 +1,6 @@
 """What deploy/certificate.py stores, refuses and says."""
 
+import os
 import re
 import subprocess
 import sys
@@ -60,6 +61,16 @@ def test_a_chain_and_its_key_are_stored_in_one_file_for_nginx_alone_and_it_says_
     assert stored.read_text() == "\n".join(file.read_text() for file in (own, below.certificate, key))
     assert (stored.stat().st_mode & 0o777, stored.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     assert list(stored.parent.iterdir()) == [stored]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who can give files away")
+def test_what_root_stores_belongs_to_whom_the_folder_belongs_to(authority: Authority, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    os.chown(own, 65534, 65534)
+    store(own / "certificates", *authority.make("one"))
+    stored = own / "certificates/certificate.pem"
+    assert [(path.stat().st_uid, path.stat().st_gid) for path in (stored.parent, stored)] == [(65534, 65534)] * 2
 
 
 def test_one_without_an_intermediate_is_stored_and_who_takes_it_is_said(folder: Path, authority: Authority) -> None:
