@@ -39,7 +39,10 @@ ends."""
 
 @dataclass
 class Cut:
-    """Where the next connection that sends such a statement is cut; after `results` packets of the answer, if given."""
+    """Where the next connection that sends such a statement is cut; after `results` packets of the answer, if given.
+
+    `statement` is a part of it, without the quotes that a name may have.
+    """
 
     statement: str
     moment: Moment = "answered"
@@ -87,7 +90,7 @@ class Proxy:
         if not self.cuts:
             return False
         statement = self.cuts[0].statement
-        return statement.encode() in packet[5:] if logged_in else statement == LOGIN
+        return statement.encode() in packet[5:].replace(b"`", b"") if logged_in else statement == LOGIN
 
 
 @asynccontextmanager

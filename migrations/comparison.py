@@ -12,8 +12,10 @@ from typing import Any
 from alembic.ddl.mysql import MySQLImpl
 from sqlalchemy import Column, MetaData, Table, exc, inspect, text
 from sqlalchemy.engine.interfaces import ReflectedColumn
-from sqlalchemy.schema import CreateTable
+from sqlalchemy.schema import CreateTable, DDLElement
 from sqlalchemy.types import TypeEngine
+
+from migrations.algorithms import with_algorithm
 
 log = logging.getLogger("migrations")
 
@@ -27,13 +29,22 @@ _NOW = re.compile(r"\(?\b(?:now|current_timestamp|localtime|localtimestamp)\b(?:
 
 
 class ServersComparison(MySQLImpl):
-    """Replaces Alembic's implementation for MySQL and MariaDB, which it registers itself for."""
+    """Replaces Alembic's implementation for MySQL and MariaDB, which it registers itself for.
+
+    It also gives each statement of a revision its algorithm.
+    """
 
     __dialect__ = "mysql"
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._made_anew: dict[str, _Columns] = {}
+
+    def _exec(self, construct: Any, *arguments: Any, **named: Any) -> Any:
+        """Executes or prints a statement of a revision. Alembic has no public place for what it lacks (1.20)."""
+        if isinstance(construct, DDLElement):
+            construct = with_algorithm(construct, self.dialect)
+        return super()._exec(construct, *arguments, **named)
 
     def compare_type(self, inspector_column: Column[Any], metadata_column: Column[Any]) -> bool:
         """Returns whether the types differ."""

@@ -5,3 +5,4 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON `${database_pattern}`.* TO '${service_us
 CREATE USER IF NOT EXISTS '${migration_username}'@'%' IDENTIFIED BY '${migration_password}';
 ALTER USER '${migration_username}'@'%' IDENTIFIED BY '${migration_password}';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES, CREATE TEMPORARY TABLES ON `${database_pattern}`.* TO '${migration_username}'@'%';
+GRANT PROCESS ON *.* TO '${migration_username}'@'%';

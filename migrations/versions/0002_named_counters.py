@@ -18,12 +18,13 @@ def upgrade() -> None:
     # One statement, which is done as a whole or not at all. The version before this one goes on counting on its row.
     if not _has_names():
         op.execute(
-            "ALTER TABLE counter"
-            " ADD COLUMN name VARCHAR(63) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT 'page',"
-            " ADD COLUMN title VARCHAR(200) NULL,"
-            " ADD COLUMN start BIGINT UNSIGNED NOT NULL DEFAULT 0,"
-            " ADD COLUMN created_at DATETIME(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),"
-            " ADD UNIQUE INDEX uq_counter_name (name)"
+            """ALTER TABLE counter
+    ADD COLUMN name VARCHAR(63) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT 'page',
+    ADD COLUMN title VARCHAR(200) NULL,
+    ADD COLUMN start BIGINT UNSIGNED NOT NULL DEFAULT 0,
+    ADD COLUMN created_at DATETIME(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
+    ADD UNIQUE INDEX uq_counter_name (name),
+    ALGORITHM=INPLACE, LOCK=NONE"""
         )
     # What was counted before there were receipts has none.
     op.execute("UPDATE counter SET start = count")
@@ -33,8 +34,10 @@ def downgrade() -> None:
     op.execute("DELETE FROM counter WHERE id <> 1")
     if context.is_offline_mode() or _has_names():
         op.execute(
-            "ALTER TABLE counter DROP INDEX uq_counter_name,"
-            " DROP COLUMN name, DROP COLUMN title, DROP COLUMN start, DROP COLUMN created_at"
+            """ALTER TABLE counter
+    DROP INDEX uq_counter_name,
+    DROP COLUMN name, DROP COLUMN title, DROP COLUMN start, DROP COLUMN created_at,
+    ALGORITHM=INPLACE, LOCK=NONE"""
         )
 
 

@@ -16,16 +16,16 @@ depends_on: str | Sequence[str] | None = None
 def upgrade() -> None:
     # In SQL, since op.create_table would make the indexes by statements of their own.
     op.execute(
-        "CREATE TABLE IF NOT EXISTS receipt ("
-        " `key` BINARY(16) NOT NULL,"
-        " counter_id INTEGER UNSIGNED NOT NULL,"
-        " first BIGINT UNSIGNED NOT NULL,"
-        " last BIGINT UNSIGNED NOT NULL,"
-        " created_at DATETIME(6) NOT NULL,"
-        " PRIMARY KEY (`key`),"
-        " INDEX ix_receipt_counter_id_first (counter_id, first),"
-        " INDEX ix_receipt_counter_id_created_at (counter_id, created_at, first, last)"
-        ") ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE utf8mb4_unicode_ci"
+        """CREATE TABLE IF NOT EXISTS receipt (
+    `key` BINARY(16) NOT NULL,
+    counter_id INTEGER UNSIGNED NOT NULL,
+    first BIGINT UNSIGNED NOT NULL,
+    last BIGINT UNSIGNED NOT NULL,
+    created_at DATETIME(6) NOT NULL,
+    PRIMARY KEY (`key`),
+    INDEX ix_receipt_counter_id_first (counter_id, first),
+    INDEX ix_receipt_counter_id_created_at (counter_id, created_at, first, last)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE utf8mb4_unicode_ci"""
     )
 
 

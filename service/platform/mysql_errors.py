@@ -60,6 +60,15 @@ ER_STATEMENT_BINLOG: Final = 1665
 ER_STATEMENT_TIMEOUT: Final = 1969
 """MariaDB's, of a statement that took longer than max_statement_time."""
 
+ER_FK_DUP_NAME: Final = 1826
+"""MariaDB's of a CHECK, too."""
+
+ER_CHECK_CONSTRAINT_DUP_NAME: Final = 3822
+
+ER_ALTER_NOT_SUPPORTED: Final = 1845
+ER_ALTER_NOT_SUPPORTED_REASON: Final = 1846
+"""Of an ALTER TABLE that cannot be done by the ALGORITHM or with the LOCK that it asks for."""
+
 CONNECTION_ENDED: Final = frozenset(
     {
         ER_SERVER_SHUTDOWN,

@@ -74,6 +74,7 @@ class MigrationSettings:
     log_level: str
     wait_timeout: float
     lock_timeout: int
+    attempts: int
     database: DatabaseSettings
 
 
@@ -138,6 +139,7 @@ def _read_migration_settings(env: FileAwareEnv) -> MigrationSettings:
         log_level=_log_level(env),
         wait_timeout=env.float("MIGRATION_WAIT_TIMEOUT", 60.0, validate=between(0, 3_600)),
         lock_timeout=env.int("MIGRATION_LOCK_TIMEOUT", 60, validate=between(1, 3_600)),
+        attempts=env.int("MIGRATION_ATTEMPTS", 10, validate=between(1, 1_000)),
         database=_read_database(env, username=_text(env, f"{user}_USERNAME"), password=_text(env, f"{user}_PASSWORD")),
     )
 

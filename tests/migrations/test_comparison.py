@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.databases import Database
-from service.platform.settings import ROOT
+from tests.migrations.revisions import copy_migrations
 from tests.migrations.test_migrations import Environment, alembic
 
 OWN = Path(__file__).with_name("own_tables.py")
@@ -50,9 +50,7 @@ CHANGES = {
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
     """A copy of the service and its migrations, with the tables of OWN beside its own."""
-    for name in "service", "migrations":
-        shutil.copytree(ROOT / name, tmp_path / name)
-    shutil.copy(ROOT / "alembic.ini", tmp_path)
+    copy_migrations(tmp_path)
     shutil.copy(OWN, tmp_path / "service/platform/own_tables.py")
     with (tmp_path / "service/__init__.py").open("a") as module:
         module.write("from service.platform import own_tables\n")

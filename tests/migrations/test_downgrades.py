@@ -10,13 +10,7 @@ from alembic.script import ScriptDirectory
 
 from harness.databases import Database
 from service.platform.settings import ROOT
-from tests.migrations.test_migrations import Environment, alembic
-
-
-def schema(database: Database) -> dict[str, str]:
-    """Returns the definition of each table but Alembic's own."""
-    names = [str(name) for (name,) in database.execute("SHOW TABLES") if name != "alembic_version"]
-    return {name: str(database.execute(f"SHOW CREATE TABLE `{name}`")[0][1]) for name in names}
+from tests.migrations.test_migrations import Environment, alembic, schema
 
 
 @pytest.mark.any_database
