@@ -34,12 +34,12 @@ class NotInstalled(Exception):
     """An environment could not be made; the reason is on standard error."""
 
 
-def environment(name: str) -> Path:
-    """Returns the Python of the environment that holds what requirements/NAME.txt names.
+def environment(name: str, requirements: Path | None = None) -> Path:
+    """Returns the Python of the environment that holds what requirements/NAME.txt names, or another file of that kind.
 
     It is made if it is missing, half made, or made of other requirements or for another Python. Raises NotInstalled.
     """
-    requirements = ROOT / f"requirements/{name}.txt"
+    requirements = requirements or ROOT / f"requirements/{name}.txt"
     folder = ROOT / ".run/environments" / name
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     python, noted = folder / "bin/python", folder / "made-of.txt"
@@ -57,9 +57,7 @@ def environment(name: str) -> Path:
                 _uv("venv", "--python", sys.executable, str(folder))
                 _uv("pip", "install", "--python", str(python), "--require-hashes", "--requirement", str(requirements))
             except subprocess.CalledProcessError as error:
-                raise NotInstalled(
-                    f"Could not install {requirements.relative_to(ROOT)} into {folder}; the reason is above."
-                ) from error
+                raise NotInstalled(f"Could not install {requirements} into {folder}; the reason is above.") from error
             noted.write_text(wanted)  # last, so that a half-made one is made again
     return python
 

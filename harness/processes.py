@@ -118,10 +118,11 @@ def hypercorn(
     cwd: Path = ROOT,
     port: int | None = None,
     options: Sequence[str] = (),
+    python: str | Path = sys.executable,
 ) -> Iterator[Hypercorn]:
-    """Runs Hypercorn with the root's hypercorn.toml on a port of its own until the end of the block."""
+    """Runs Hypercorn with the hypercorn.toml of `cwd` on a port of its own until the end of the block."""
     port = port or free_port()
-    command = [sys.executable, "-m", "hypercorn", "--config", "hypercorn.toml", "--bind", f"127.0.0.1:{port}", *options]
+    command = [python, "-m", "hypercorn", "--config", "hypercorn.toml", "--bind", f"127.0.0.1:{port}", *options]
     with log.open("w") as file:
         process = subprocess.Popen(
             [*command, "--workers", str(workers), app], cwd=cwd, env=dict(environment), stdout=file, stderr=file

@@ -154,9 +154,9 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
                 yield stack.enter_context(mysql_container())
 
 
-def migrate(environment: dict[str, str]) -> None:
-    """Runs the migration job."""
-    subprocess.run([sys.executable, "-m", "alembic", "upgrade", "head"], cwd=ROOT, env=environment, check=True)
+def migrate(environment: dict[str, str], cwd: Path = ROOT, python: str | Path = sys.executable) -> None:
+    """Runs the migration job of the code in `cwd`."""
+    subprocess.run([python, "-m", "alembic", "upgrade", "head"], cwd=cwd, env=environment, check=True)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import click
 
+from service.counter.gaps import NotFilled, fill_gaps
 from service.counter.roll_up import delete_left_over, roll_up
 from service.counter.settings import CounterSettings
 from service.counter.verification import verify
@@ -37,6 +38,16 @@ def register(app: App, settings: CounterSettings) -> None:
         """
         cli.run(_roll_up(database, settings.receipt_retention))
 
+    @receipts.command("fill-gaps")
+    @click.argument("name")
+    def fill_gaps_command(name: str) -> None:
+        """Gives the numbers of the counter NAME that have no receipt one: a version without receipts has given them.
+
+        Run it once the workers of that version have ended. It may run while the service counts. Ends with 0, 1 if
+        nothing could be done, 69 if the database is away.
+        """
+        cli.run(_fill_gaps(database, name))
+
 
 async def _verify(database: DatabaseSettings, *, verbose: bool) -> int:
     engine = create_engine(database)
@@ -71,4 +82,17 @@ async def _roll_up(database: DatabaseSettings, retention: int) -> int:
     finally:
         await engine.dispose()
     click.echo(f"{total} receipts rolled up, {left_over} of deleted counters deleted, {busy} counters left to another")
+    return 0
+
+
+async def _fill_gaps(database: DatabaseSettings, name: str) -> int:
+    engine = create_engine(database)
+    try:
+        filled = await fill_gaps(engine, name)
+    except NotFilled as error:
+        click.echo(f"{name}: {error}", err=True)
+        return 1
+    finally:
+        await engine.dispose()
+    click.echo(f"{name}: {filled} numbers were without a receipt, and have one now")
     return 0

@@ -25,7 +25,7 @@ COUNTERS = (
     select(counter.c.id, counter.c.name).where(counter.c.id > bindparam("after")).order_by(counter.c.id).limit(CHUNK)
 )
 # A lock's name has 64 characters at the most, and is the server's, not the database's. MySQL 9.7 has no MD5.
-_LOCK = text("SELECT GET_LOCK(CONCAT('roll-up:', LEFT(SHA2(CONCAT(DATABASE(), ' ', :counter_id), 256), 40)), 0)")
+LOCK = text("SELECT GET_LOCK(CONCAT('roll-up:', LEFT(SHA2(CONCAT(DATABASE(), ' ', :counter_id), 256), 40)), 0)")
 _TIMES = text("SELECT UTC_TIMESTAMP(6), UTC_TIMESTAMP(6) - INTERVAL :retention SECOND")
 OLDEST = (
     select(receipt.c.first, receipt.c.last, receipt.c.created_at)
@@ -77,7 +77,7 @@ async def roll_up(engine: AsyncEngine, retention: int) -> AsyncIterator[RolledUp
         for counter_id, name in counters:
             # A connection for each: the lock ends with it.
             async with engine.connect() as connection:
-                if (await connection.execute(_LOCK, {"counter_id": counter_id})).scalar() != 1:
+                if (await connection.execute(LOCK, {"counter_id": counter_id})).scalar() != 1:
                     yield RolledUp(name, None)
                     continue
                 yield RolledUp(name, await _roll_up_counter(connection, counter_id, retention))

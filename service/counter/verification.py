@@ -17,7 +17,7 @@ COUNTERS = (
 COUNTER = select(counter.c.start, counter.c.count.label("total")).where(counter.c.id == bindparam("counter_id"))
 ROLLED_UP = select(func.coalesce(func.sum(history.c.hits), 0)).where(history.c.counter_id == bindparam("counter_id"))
 RECEIPTS = (
-    select(receipt.c.first, receipt.c.last, receipt.c.key)
+    select(receipt.c.first, receipt.c.last, receipt.c.key, receipt.c.created_at)
     .with_hint(receipt, IN_ORDER)
     .where(
         receipt.c.counter_id == bindparam("counter_id"),
