@@ -13,7 +13,10 @@ import secrets
 from pathlib import Path
 from string import Template
 
-NAMES = ("secret_key", "db_password", "migration_db_password", "mysql_root_password")
+NAMES = ("secret_key", "db_password", "migration_db_password", "backup_db_password", "mysql_root_password")
+ADDED = {"backup_db_password"}
+"""Secrets that installations of earlier versions lack: made at the next start, when the database takes them over."""
+
 USERS_SQL = Path(__file__).parent / "database" / "users.sql"
 
 
@@ -26,9 +29,10 @@ def make_secrets(directory: Path, data: Path | None, readers: dict[str, int], *,
     directory.mkdir(mode=0o711, parents=True, exist_ok=True)
     initialised = data is not None and (data / "mysql").is_dir()
     missing = [name for name in NAMES if not (directory / name).exists()]
-    if missing and initialised and not renew:
+    lost = [name for name in missing if name not in ADDED]
+    if lost and initialised and not renew:
         raise SystemExit(
-            f"The database has data but its secrets are gone ({', '.join(missing)}): put back a copy of them, or make "
+            f"The database has data but its secrets are gone ({', '.join(lost)}): put back a copy of them, or make "
             "new ones, which the database takes over at its next start, by running this once with --renew: `./run "
             "secrets --renew` or `docker-compose -f docker-compose.prod.yml run --rm --no-deps secrets --renew`."
         )
@@ -68,6 +72,8 @@ def _users_sql(directory: Path, *, initialised: bool) -> str:
         service_password=_sql_text(read(directory / "db_password")),
         migration_username=_sql_text(os.environ.get("MIGRATION_DB_USERNAME", "tally_migration")),
         migration_password=_sql_text(read(directory / "migration_db_password")),
+        backup_username=_sql_text(os.environ.get("BACKUP_DB_USERNAME", "tally_backup")),
+        backup_password=_sql_text(read(directory / "backup_db_password")),
     )
     if initialised:
         root_password = _sql_text(read(directory / "mysql_root_password"))

@@ -78,9 +78,33 @@ class Stack:
         assert not check or ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}\n{self._logs()}"
         return ended
 
+    def task(self, *arguments: str, given: str = "", check: bool = True) -> "subprocess.CompletedProcess[str]":
+        """Runs ./run in the stack's folder, with `given` on its standard input, which is no terminal."""
+        process = self.begin_task(*arguments)
+        printed, errors = process.communicate(given)
+        assert not check or process.returncode == 0, f"{printed}\n{errors}"
+        return subprocess.CompletedProcess(process.args, process.returncode, printed, errors)
+
+    def begin_task(self, *arguments: str) -> "subprocess.Popen[str]":
+        """Starts ./run in the stack's folder as a terminal would, in a process group of its own."""
+        return subprocess.Popen(
+            ["./run", *arguments],
+            cwd=self.directory,
+            env={**self.environment, "COMPOSE_PROJECT_NAME": self.project},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            process_group=0,
+        )
+
     def up(self, *arguments: str) -> None:
         """Starts or recreates containers, and returns when all are healthy."""
         self.compose("up", "--wait", "--wait-timeout", "240", *arguments)
+
+    def remove_beside(self, name: str) -> None:
+        """Removes the containers, networks and volumes of another project of this folder."""
+        replace(self, project=name).compose("down", "--volumes", "--timeout", "10")
 
     def remove(self) -> None:
         """Removes the project's containers, networks, volumes and images."""

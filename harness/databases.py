@@ -204,7 +204,8 @@ def new_database(server: DatabaseServer) -> Iterator[Database]:
     try:
         yield database
     finally:
-        users = database.environment["DB_USERNAME"], database.environment["MIGRATION_DB_USERNAME"]
+        service = database.environment["DB_USERNAME"]
+        users = service, database.environment["MIGRATION_DB_USERNAME"], f"{service}_b"
         drops = [f"DROP USER IF EXISTS '{user}'@'%'" for user in users if server.is_root]
         server.execute(f"DROP DATABASE IF EXISTS `{database.name}`", *drops)
 
@@ -230,6 +231,8 @@ def make_database(server: DatabaseServer) -> Database:
         service_password=environment["DB_PASSWORD"],
         migration_username=environment["MIGRATION_DB_USERNAME"],
         migration_password=environment["MIGRATION_DB_PASSWORD"],
+        backup_username=f"{user}_b",
+        backup_password=environment["DB_PASSWORD"],
     )
     statements = [line for line in sql.splitlines() if server.is_root or line.startswith("CREATE DATABASE")]
     try:

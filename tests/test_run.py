@@ -20,9 +20,22 @@ def test_alone_and_with_help_it_lists_every_task_with_what_it_does(tmp_path: Pat
     assert listed.returncode == 0
     assert run("help").stdout == listed.stdout
     tasks = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
-    assert {"up", "install", "test", "lint", "lock", "logs", "quart", "shell", "db", "migrate", "load", "help"} <= {
-        task for _, task, _ in tasks
-    }
+    assert {
+        "up",
+        "backup",
+        "restore",
+        "install",
+        "test",
+        "lint",
+        "lock",
+        "logs",
+        "quart",
+        "shell",
+        "db",
+        "migrate",
+        "load",
+        "help",
+    } <= {task for _, task, _ in tasks}
     assert all(what for _, _, what in tasks)
 
 

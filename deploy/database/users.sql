@@ -6,3 +6,6 @@ CREATE USER IF NOT EXISTS '${migration_username}'@'%' IDENTIFIED BY '${migration
 ALTER USER '${migration_username}'@'%' IDENTIFIED BY '${migration_password}';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES, CREATE TEMPORARY TABLES ON `${database_pattern}`.* TO '${migration_username}'@'%';
 GRANT PROCESS ON *.* TO '${migration_username}'@'%';
+CREATE USER IF NOT EXISTS '${backup_username}'@'%' IDENTIFIED BY '${backup_password}';
+ALTER USER '${backup_username}'@'%' IDENTIFIED BY '${backup_password}';
+GRANT /*!80000 BACKUP_ADMIN, BINLOG_ADMIN, REPLICATION CLIENT, */ /*M! BINLOG ADMIN, BINLOG MONITOR, LOCK TABLES, PROCESS, */ RELOAD ON *.* TO '${backup_username}'@'%';

@@ -1,9 +1,11 @@
 """The counter in an installation by `./run up`: nothing is lost or given twice, however it is stopped."""
 
+import os
 import re
 from collections.abc import Iterator
 
 import httpx
+import pymysql
 import pytest
 
 from harness.load import get_at_once
@@ -54,6 +56,36 @@ def test_a_number_that_was_given_survives_a_kill_of_every_process(counting: Inst
     counting.kill()
     counting.up()
     assert hit(counting) == before + 1
+
+
+def test_a_table_that_was_dropped_by_mistake_is_restored_with_all_numbers(counting: Installation) -> None:
+    def done(*command: str, given: str = "") -> str:
+        ended = counting.run(*command, given=given)
+        assert ended.returncode == 0, ended.stdout
+        return ended.stdout
+
+    hit(counting)
+    assert "was restored: " in done("./run", "backup")
+    given = [hit(counting) for _ in range(5)][-1]
+    root = (counting.directory / ".run/secrets/mysql_root_password").read_text()
+    with pymysql.connect(
+        unix_socket=os.path.relpath(counting.directory / ".run/mariadb/data/mariadb.sock"),
+        user="root",
+        password=root,
+        database="tally",
+    ) as session:
+        session.cursor().execute("DROP TABLE receipt")
+    done("./run", "backup", "--logs")
+    *_, last = done("./run", "backup", "--changes").splitlines()
+    assert "DROP TABLE" in last
+    restore = "./run", "restore", "--in-place", "--to", last.split()[1]
+    assert "stop it first" in counting.run(*restore).stdout
+    assert counting.interrupt() == 0
+    assert "Nobody is here to be asked" in counting.run(*restore).stdout
+    done(*restore, "--yes")
+    counting.up()
+    assert hit(counting) == given + 1
+    done("./run", "quart", "receipts", "verify")
 
 
 def test_a_load_run_ends_with_0(counting: Installation) -> None:

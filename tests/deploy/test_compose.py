@@ -8,6 +8,7 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
+from deploy.make_secrets import NAMES
 from harness.compose import Stack, docker, inspect
 from service.platform import lifecycle
 from service.platform.settings import ROOT
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.compose
 
 RUNNING = ("mysql", "web", "nginx")
 ONE_SHOTS = ("secrets", "migrate")
-SECRETS = ("secret_key", "db_password", "migration_db_password", "mysql_root_password", "users.sql")
+SECRETS = (*NAMES, "users.sql")
 
 
 def shell(stack: Stack, service: str, script: str) -> str:
@@ -127,7 +128,7 @@ def test_every_container_may_do_nothing_but_its_work(service: str, stack: Stack)
             assert {"noexec", "nosuid", "nodev"} < set(options.split(","))
             assert "size=" in options
         writable = {mount["Destination"] for mount in found["Mounts"] if mount["RW"]}
-        expected = {"mysql": {"/var/lib/mysql"}, "secrets": {"/run/secrets"}, "nginx": {"/tmp"}}
+        expected = {"mysql": {"/var/lib/mysql", "/backups"}, "secrets": {"/run/secrets"}, "nginx": {"/tmp"}}
         assert writable == expected.get(service, set())
 
 
@@ -150,6 +151,7 @@ def test_each_container_can_read_only_the_secrets_that_it_needs(stack: Stack) ->
         "migrate": {"migration_db_password"},
         "web": {"secret_key", "db_password"},
         "nginx": set(),
+        "backup": {"backup_db_password"},
     }
     script = "for secret in " + " ".join(SECRETS) + '; do cat /run/secrets/$secret >/tmp/x && echo "$secret"; done'
     assert {service: set(shell(stack, service, script).split()) for service in expected} == expected
@@ -195,7 +197,11 @@ def test_mysql_is_durable_by_its_own_file_and_its_users_may_do_only_their_work(s
     assert set(service.split(",")) == {"SELECT", "INSERT", "UPDATE", "DELETE"}
     assert "CREATE" in stack.mysql(rows + "'''tally_migration''@%'")[0][0]
     everywhere = "SELECT DISTINCT privilege_type FROM information_schema.user_privileges WHERE grantee LIKE "
-    assert stack.mysql(everywhere + "'''tally%'") == [["USAGE"]]
+    for user in "tally", "tally_migration":
+        assert stack.mysql(everywhere + f"'''{user}''@%'") == [["USAGE"]]
+    backup = {privilege for (privilege,) in stack.mysql(everywhere + "'''tally_backup''@%'")}
+    assert backup == {"BACKUP_ADMIN", "BINLOG_ADMIN", "RELOAD", "REPLICATION CLIENT"}
+    assert stack.mysql(rows + "'''tally_backup''@%'") == [["NULL"]]
 
 
 def test_the_migration_job_takes_any_command_of_alembics(stack: Stack) -> None:

@@ -39,6 +39,8 @@ def own_mysql(tmp_path: Path) -> Iterator[str]:
         service_password="p$w%:@/'".replace("'", "''"),
         migration_username="me_too",
         migration_password="m",
+        backup_username="me_three",
+        backup_password="b",
     )
     sql = tmp_path / "users.sql"
     sql.write_text(users)

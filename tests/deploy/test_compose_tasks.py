@@ -16,12 +16,7 @@ pytestmark = pytest.mark.compose
 
 def run(stack: Stack, *arguments: str, given: str = "") -> str:
     """Runs ./run in the stack's folder, with `given` on its standard input, and returns what it prints."""
-    environment = {**stack.environment, "COMPOSE_PROJECT_NAME": stack.project}
-    ended = subprocess.run(
-        ["./run", *arguments], cwd=stack.directory, env=environment, input=given, capture_output=True, text=True
-    )
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout
+    return stack.task(*arguments, given=given).stdout
 
 
 def test_shell_is_a_python_shell_in_a_replica(stack: Stack) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from deploy.make_secrets import NAMES
 from harness.databases import Database
 from harness.native import Installation, installation
 from harness.processes import free_port
@@ -168,7 +169,7 @@ def test_a_data_directory_that_is_no_database_is_left_alone_and_named(fresh: Ins
 def test_a_database_that_does_not_start_is_told_with_the_end_of_its_log(fresh: Installation) -> None:
     (fresh.directory / ".run/mariadb/data/mysql").mkdir(parents=True)
     shutil.copytree(fresh.directory / "tests", fresh.directory / ".run/secrets")
-    for name in "secret_key", "db_password", "migration_db_password", "mysql_root_password":
+    for name in NAMES:
         (fresh.directory / ".run/secrets" / name).write_text("a secret of the tests")
     said = refused(fresh)
     assert "mariadb ended. The end of .run/logs/mariadb.log:" in said

@@ -137,6 +137,11 @@ def test_the_example_names_every_setting_with_its_default_and_no_other(monkeypat
         "NGINX_TAG",
         "MYSQL_TAG",
         "HEALTH_PATH",
+        "BACKUP_DIRECTORY",
+        "BACKUP_RETENTION",
+        "BACKUP_MAX_SIZE",
+        "BINARY_LOG_MAX_SIZE",
+        "DATA_VOLUME",
         "WEB_PORT",
         "DEBUGGER_PORT",
     }
