@@ -8,6 +8,7 @@ import pytest
 from harness.databases import Database
 from service.platform.settings import ROOT
 
+BACKUPS = "tests/deploy/test_compose_backup.py"
 COMMANDS = "tests/platform/test_commands.py"
 # --- counter
 DEPLOYS = "tests/deploy/test_compose_deploy.py"
@@ -41,6 +42,8 @@ RUN_BY = {
         "tests/deploy/test_compose.py::test_the_migration_job_takes_any_command_of_alembics"
     ),
     "./run logs": "tests/deploy/test_native.py::test_logs_follows_every_programs_log",
+    "./run backup": f"{BACKUPS}::test_a_backup_is_restored_beside_the_stack_up_to_a_moment",
+    "./run restore --to 2026-11-26T17:20:00": f"{BACKUPS}::test_a_backup_is_restored_beside_the_stack_up_to_a_moment",
     "./run shell": "tests/deploy/test_native.py::test_shell_is_a_python_shell_in_the_application",
     "./run quart --help": (
         "tests/deploy/test_native.py::test_quart_runs_a_command_of_the_applications_with_the_settings_of_what_runs"
