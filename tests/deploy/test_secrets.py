@@ -66,6 +66,16 @@ def test_a_file_that_was_put_back_has_its_readers_again(directory: Path) -> None
     assert {(directory / name).stat().st_mode & 0o777 for name in NAMES} == {0o440}
 
 
+def test_a_secret_that_an_earlier_version_had_not_is_made_beside_data_and_no_other(
+    directory: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "data/mysql").mkdir(parents=True)
+    (directory / "backup_db_password").unlink()
+    assert make(directory, "--data", str(tmp_path / "data")).stdout == "secrets made: backup_db_password\n"
+    (directory / "db_password").unlink()
+    assert "its secrets are gone (db_password)" in make(directory, "--data", str(tmp_path / "data")).stderr
+
+
 @contextmanager
 def mariadb(directory: Path, init_file: Path) -> Iterator[int]:
     """MariaDB's port; it executes the file at its start, as natively."""
