@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # config and env_file are whose script this is sourced by
-# What the scripts beside this share: sourced after deploy/native/common.sh. `config` is what `compose config` prints, and
-# `env_file` the file that docker-compose reads its own settings from.
+# What the scripts beside this share: sourced after deploy/native/common.sh. `config` is what `compose config` prints,
+# and `env_file` the file that docker-compose reads its own settings from.
 
 # image_of SERVICE: prints the image's name as Compose has it; nothing where there is no such service.
 image_of() {

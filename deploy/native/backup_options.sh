@@ -1,9 +1,9 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # they are for the scripts that this is sourced by
-# What `./run backup` and `./run restore` are told, in containers and natively alike; sourced after deploy/native/common.sh.
+# What `./run backup` and `./run restore` are told, in containers and natively alike. Sourced after common.sh.
 
 BACKUP_USAGE='usage: ./run backup [--logs | --list | --changes | --verify [BACKUP]]'
-RESTORE_USAGE='usage: ./run restore [--to MOMENT] [--backup BACKUP], with --in-place [--yes] or --beside NAME [--port PORT]'
+RESTORE_USAGE='usage: ./run restore [--to MOMENT] [--backup BACKUP] [--in-place [--yes] | --beside NAME [--port PORT]]'
 
 # read_options [OPTION...]: sets what ./run restore is told; `options` is what chooses the moment.
 read_options() {
