@@ -81,7 +81,11 @@ class Stack:
     def task(self, *arguments: str, given: str = "", check: bool = True) -> "subprocess.CompletedProcess[str]":
         """Runs ./run in the stack's folder, with `given` on its standard input, which is no terminal."""
         process = self.begin_task(*arguments)
-        printed, errors = process.communicate(given)
+        try:
+            printed, errors = process.communicate(given, timeout=600)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
         assert not check or process.returncode == 0, f"{printed}\n{errors}"
         return subprocess.CompletedProcess(process.args, process.returncode, printed, errors)
 
@@ -113,29 +117,6 @@ class Stack:
         for image in docker("images", "--format", "{{.Repository}}:{{.Tag}}", check=False).split():
             if image.startswith(name):
                 docker("rmi", image, check=False)
-
-    def start_task(self, *arguments: str) -> "subprocess.Popen[str]":
-        """Starts a task of ./run, in a process group of its own."""
-        return subprocess.Popen(
-            ["./run", *arguments],
-            cwd=self.directory,
-            env={**self.environment, "COMPOSE_PROJECT_NAME": self.project},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-
-    def task(self, *arguments: str) -> tuple[int, str]:
-        """Runs a task of ./run; returns its exit code and what it wrote."""
-        process = self.start_task(*arguments)
-        try:
-            written, _ = process.communicate(timeout=300)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-        return process.returncode, written
 
     def configuration(self) -> dict[str, Any]:
         """Returns the configuration as docker-compose understands it."""

@@ -55,6 +55,12 @@ def change(stack: Stack, path: str, text: str) -> str:
     return commit(stack)
 
 
+def run(stack: Stack, *arguments: str) -> tuple[int, str]:
+    """Runs a task of ./run; returns its exit code and what it wrote."""
+    ended = stack.task(*arguments, check=False)
+    return ended.returncode, ended.stdout + ended.stderr
+
+
 def tags(stack: Stack) -> list[str]:
     """Returns the tags of the images that the replicas have."""
     return [inspect(one)["Config"]["Image"].rpartition(":")[2] for one in stack.containers("web")]

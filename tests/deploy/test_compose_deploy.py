@@ -13,7 +13,7 @@ import pytest
 
 from harness.compose import Stack, docker, inspect, new_stack
 from harness.processes import wait_until
-from tests.deploy.deploys import FACTORY, change, commit, stack_of_a_repository, tags, under_load
+from tests.deploy.deploys import FACTORY, change, commit, run, stack_of_a_repository, tags, under_load
 
 pytestmark = pytest.mark.compose
 
@@ -56,7 +56,7 @@ def test_a_deploy_and_a_rollback_replace_all_replicas_and_no_request_fails(deplo
 
     def there_and_back() -> Iterator[tuple[int, str, list[str], str]]:
         for task in "deploy", "rollback":
-            yield *deployed.task(task), tags(deployed), detail(deployed)
+            yield *run(deployed, task), tags(deployed), detail(deployed)
 
     (code, written, *there), (back_code, back_written, *back) = under_load(deployed, lambda: tuple(there_and_back()))
     assert (code, *there) == (0, [tag] * 2, "Otherwise."), written
@@ -115,7 +115,7 @@ def test_an_image_that_does_not_serve_gets_no_traffic_and_is_taken_back(how: str
     addition, reason = BROKEN[how]
     tag = change(deployed, ASGI, addition)
     try:
-        code, written = under_load(deployed, lambda: deployed.task("deploy"))
+        code, written = under_load(deployed, lambda: run(deployed, "deploy"))
     finally:
         (deployed.directory / ASGI).write_text(before)
         commit(deployed)
@@ -141,7 +141,7 @@ def test_a_migration_that_fails_replaces_nothing(deployed: Stack) -> None:
     )
     commit(deployed)
     try:
-        code, written = deployed.task("deploy")
+        code, written = run(deployed, "deploy")
     finally:
         revision.unlink()
         commit(deployed)
@@ -154,13 +154,13 @@ def test_two_deploys_at_once_are_refused(deployed: Stack) -> None:
     (deployed.directory / ".run").mkdir(exist_ok=True)
     with (deployed.directory / ".run/deploying").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert deployed.task("deploy") == (1, "run: Another deploy is under way here.\n")
+        assert run(deployed, "deploy") == (1, "run: Another deploy is under way here.\n")
 
 
 def test_ctrl_c_leaves_the_replicas_that_were_there(deployed: Stack) -> None:
     replicas = set(deployed.containers("web"))
     change(deployed, FACTORY, "# interrupted\n")
-    process = deployed.start_task("deploy")
+    process = deployed.begin_task("deploy")
     wait_until(lambda: set(deployed.containers("web")) > replicas, limit=120)
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=60)
@@ -171,5 +171,5 @@ def test_ctrl_c_leaves_the_replicas_that_were_there(deployed: Stack) -> None:
 
 def test_where_nothing_runs_it_says_so(tmp_path: Path) -> None:
     with new_stack(tmp_path / "tally") as stack:
-        code, written = stack.task("deploy")
+        code, written = run(stack, "deploy")
     assert (code, "No replica of the compose stack is here" in written) == (1, True)

@@ -13,7 +13,7 @@ import pytest
 
 from harness.compose import Stack, docker
 from harness.processes import free_port, is_ok, stop, wait_until
-from tests.deploy.deploys import FACTORY, change, stack_of_a_repository, tags, under_load
+from tests.deploy.deploys import FACTORY, change, run, stack_of_a_repository, tags, under_load
 
 pytestmark = [pytest.mark.compose, pytest.mark.rehearsal]
 
@@ -27,7 +27,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def test_ten_deploys_in_a_row_fail_no_request(deployed: Stack) -> None:
     for number in range(10):
         tag = change(deployed, FACTORY, f"# {number}\n")
-        code, written = under_load(deployed, lambda: deployed.task("deploy"))
+        code, written = under_load(deployed, lambda: run(deployed, "deploy"))
         assert (code, tags(deployed)) == (0, [tag] * 2), written
 
 
@@ -37,18 +37,18 @@ def test_half_a_deploy_goes_on_or_back(deployed: Stack) -> None:
         tag = change(deployed, FACTORY, f"# half, then {task}\n")
         under_load(deployed, lambda: interrupt_when_one_leaves(deployed))
         assert sorted(tags(deployed)) == sorted([before[0], tag])
-        code, written = under_load(deployed, partial(deployed.task, task))
+        code, written = under_load(deployed, partial(run, deployed, task))
         assert (code, tags(deployed)) == (0, [tag] * 2 if task == "deploy" else before), written
 
 
 def interrupt_when_one_leaves(stack: Stack) -> None:
     """Starts a deploy, and sends it Ctrl-C when an old replica has been told to leave, which it does to its end."""
     old = stack.containers("web")
-    process = stack.start_task("deploy")
+    process = stack.begin_task("deploy")
     wait_until(lambda: not all(map(stack.is_ready, old)), limit=120)
     os.killpg(process.pid, signal.SIGINT)
-    written, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, written
+    written, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
     assert "1 of 2 replicas replaced" in written
 
 
@@ -61,8 +61,8 @@ def test_images_come_from_a_registry(tmp_path: Path) -> None:
         for image in docker("images", "--format", "{{.Repository}}:{{.Tag}}").split():
             if image.startswith(stack.environment["IMAGE_NAME"]) and image.endswith(f":{tag}"):
                 docker("rmi", image)
-        assert stack.task("deploy", "--pull", "unknown")[0] == 1
-        code, written = under_load(stack, lambda: stack.task("deploy", "--pull", tag))
+        assert run(stack, "deploy", "--pull", "unknown")[0] == 1
+        code, written = under_load(stack, lambda: run(stack, "deploy", "--pull", tag))
         assert (code, tags(stack)) == (0, [tag] * 2), written
 
 
