@@ -81,7 +81,7 @@ def test_a_long_transaction_in_the_way_is_named_and_keeps_nobody_waiting(
 
 def test_it_goes_on_when_the_transaction_has_ended(database: Database, environment: Environment, copy: Path) -> None:
     with long_transaction(database) as other, running(environment, copy) as (job, log):
-        wait_until(lambda: "attempt 1 of 10" in log.read_text(), process=job, log=log)
+        wait_until(lambda: "attempt 1 of 10" in log.read_text(), limit=60, process=job, log=log)
         other.rollback()
         assert job.wait(60) == 0, log.read_text()
     assert columns_of_own(database) == ["id", "a"]
@@ -105,7 +105,7 @@ def test_a_job_that_is_killed_while_it_waits_leaves_all_as_it_was(
     database: Database, environment: Environment, copy: Path
 ) -> None:
     with long_transaction(database), running(environment, copy) as (job, log):
-        wait_until(lambda: "attempt 1 of 10" in log.read_text(), process=job, log=log)
+        wait_until(lambda: "attempt 1 of 10" in log.read_text(), limit=60, process=job, log=log)
         job.send_signal(signal.SIGKILL)
         job.wait()
         assert columns_of_own(database) == ["id"]
