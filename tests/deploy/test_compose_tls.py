@@ -78,9 +78,9 @@ def test_it_answers_by_https_and_says_where(secured: Stack, authority: Authority
         answered = client.get(f"{url(secured)}/livez")
         assert (answered.status_code, answered.http_version) == (200, "HTTP/2")
         assert answered.headers["strict-transport-security"] == "max-age=31536000"
-        redirected = client.get(f"http://localhost:{secured.port}/counters")
+        redirected = client.get(f"http://localhost:{secured.port}/none?a")
         assert [one.status_code for one in redirected.history] == [308]
-        assert str(redirected.url) == f"{url(secured)}/counters"
+        assert str(redirected.url) == f"{url(secured)}/none?a"
     (nginx,) = secured.containers("nginx")
     assert f"-- it answers on https://127.0.0.1:{secured.environment['HTTPS_PORT']}" in logged(nginx)
 
