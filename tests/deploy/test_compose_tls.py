@@ -167,8 +167,8 @@ def test_an_acme_server_issues_a_certificate(secured: Stack, tmp_path: Path) -> 
         options = ["--server", pebble.directory_url, "--agree-tos", "--register-unsafely-without-email"]
         before = served(secured)
         for said in "Successfully received certificate", "Certificate not yet due for renewal":
-            asked = run(over, "--acme", *options, "-d", "tally.example")
+            asked = run(over, "--acme", *options, "-d", "site.example")
             assert asked.returncode == 0, asked.stdout + asked.stderr
             assert said in asked.stdout
-            assert "The certificate for tally.example, by Pebble Intermediate CA" in asked.stdout
+            assert "The certificate for site.example, by Pebble Intermediate CA" in asked.stdout
             wait_until(lambda: served(secured) != before)

@@ -83,18 +83,18 @@ def test_an_acme_server_issues_a_certificate_and_again_only_when_it_is_time(
 ) -> None:
     def ask() -> str:
         options = ["--server", pebble.directory_url, "--agree-tos", "--register-unsafely-without-email"]
-        certificate = "./run", "certificate", "--acme", *options, "-d", "tally.example", "-d", "www.tally.example"
+        certificate = "./run", "certificate", "--acme", *options, "-d", "site.example", "-d", "www.site.example"
         ended = running.run(*certificate, REQUESTS_CA_BUNDLE=str(pebble.authority))
         assert ended.returncode == 0, ended.stdout
         return ended.stdout
 
     before = served(running)
-    assert "The certificate for tally.example, www.tally.example, by Pebble Intermediate CA" in ask()
+    assert "The certificate for site.example, www.site.example, by Pebble Intermediate CA" in ask()
     wait_until(lambda: served(running) != before)
     issued = served(running)
     assert "Certificate not yet due for renewal" in ask()
     assert served(running) == issued
-    assert is_believed(running, pebble.root(), "www.tally.example")
+    assert is_believed(running, pebble.root(), "www.site.example")
     failed = running.run("./run", "certificate", "--acme", "--server", "https://127.0.0.1:1/dir", "-d", "x.example")
     assert failed.returncode == 1
     assert failed.stdout.endswith("run: certbot has no certificate; the reason is above. Nothing was changed.\n")
