@@ -13,8 +13,11 @@ import secrets
 from pathlib import Path
 from string import Template
 
-NAMES = ("secret_key", "db_password", "migration_db_password", "backup_db_password", "mysql_root_password")
-ADDED = {"backup_db_password"}
+NAMES = (
+    *("secret_key", "secret_key_former"),
+    *("db_password", "migration_db_password", "backup_db_password", "mysql_root_password"),
+)
+ADDED = {"secret_key_former", "backup_db_password"}
 """Secrets that installations of earlier versions lack: made at the next start, when the database takes them over."""
 
 USERS_SQL = Path(__file__).parent / "database" / "users.sql"
@@ -45,6 +48,31 @@ def make_secrets(directory: Path, data: Path | None, readers: dict[str, int], *,
     made = ", ".join(NAMES if renew else missing) or "none, all are there"
     print(f"secrets made: {made}")
     _write(directory / "users.sql", _users_sql(directory, initialised=initialised), readers.get("users.sql"))
+
+
+NEXT = "db_password.next"
+"""The service's next password, while the database takes it beside the present one."""
+
+
+def prepare_rotation(directory: Path, readers: dict[str, int]) -> None:
+    """Makes the service's next password, unless it is there."""
+    if not (directory / NEXT).exists():
+        _write(directory / NEXT, secrets.token_hex(32), readers.get("db_password"))
+
+
+def rotate(directory: Path, readers: dict[str, int]) -> None:
+    """Puts new secrets in the place of all but root's, once: after `prepare_rotation`, whose password the service has.
+
+    The database takes them from users.sql. Cookies of the former key are still believed.
+    """
+    if not (directory / NEXT).exists():
+        return
+    _write(directory / "secret_key_former", read(directory / "secret_key"), readers.get("secret_key_former"))
+    for name in "secret_key", "migration_db_password", "backup_db_password":
+        _write(directory / name, secrets.token_hex(32), readers.get(name))
+    _write(directory / "db_password", read(directory / NEXT), readers.get("db_password"))
+    _write(directory / "users.sql", _users_sql(directory, initialised=True), readers.get("users.sql"))
+    (directory / NEXT).unlink()
 
 
 def read(path: Path) -> str:
@@ -119,10 +147,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path, help="where the secrets are kept")
     parser.add_argument("--data", type=Path, help="the database server's data directory")
-    parser.add_argument("--renew", action="store_true", help="make all secrets anew")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--renew", action="store_true", help="make all secrets anew")
+    how.add_argument("--prepare-rotation", action="store_true", help="make the service's next password")
+    how.add_argument("--rotate", action="store_true", help="have all but root's followed by new ones")
     parser.add_argument("--readers", type=_reader, nargs="*", default=[], metavar="NAME=GID")
     arguments = parser.parse_args()
-    make_secrets(arguments.directory, arguments.data, dict(arguments.readers), renew=arguments.renew)
+    readers = dict(arguments.readers)
+    if arguments.prepare_rotation:
+        prepare_rotation(arguments.directory, readers)
+    elif arguments.rotate:
+        rotate(arguments.directory, readers)
+    else:
+        make_secrets(arguments.directory, arguments.data, readers, renew=arguments.renew)
 
 
 if __name__ == "__main__":

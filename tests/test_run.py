@@ -24,6 +24,8 @@ def test_alone_and_with_help_it_lists_every_task_with_what_it_does(tmp_path: Pat
         "up",
         "backup",
         "restore",
+        "rotate",
+        "status",
         "install",
         "test",
         "lint",

@@ -51,6 +51,7 @@ class App(Quart):
         self.debug = settings.environment == "development"
         self.config.update(
             SECRET_KEY=settings.secret_key,
+            SECRET_KEY_FALLBACKS=list(settings.secret_key_fallbacks),
             MAX_CONTENT_LENGTH=settings.max_body_size,
             BODY_TIMEOUT=settings.body_timeout,
             BACKGROUND_TASK_SHUTDOWN_TIMEOUT=5,

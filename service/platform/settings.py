@@ -54,6 +54,7 @@ class Settings:
     version: str
     version_header: str
     secret_key: str = field(repr=False)
+    secret_key_fallbacks: tuple[str, ...] = field(repr=False)
     log_level: str
     workers: int
     request_timeout: float
@@ -110,6 +111,7 @@ def _read_settings(env: FileAwareEnv) -> Settings:
         version=env.str("APP_VERSION", "", validate=_text_of("A-Za-z0-9._+-")),
         version_header=env.str("VERSION_HEADER", "", validate=_text_of("A-Za-z0-9-")),
         secret_key=env.str("SECRET_KEY", validate=_length(minimum=16)),
+        secret_key_fallbacks=tuple(env.list("SECRET_KEY_FALLBACKS", [], validate=_keys)),
         log_level=_log_level(env),
         workers=_workers(env),
         request_timeout=env.float("REQUEST_TIMEOUT", 15.0, validate=between(0.1, 25)),
@@ -194,6 +196,11 @@ def _text_of(characters: str) -> validate.Regexp:
 def between(low: float, high: float) -> validate.Range:
     """Returns a validator for numbers between these, both included."""
     return validate.Range(low, high, error="it must be from {min} to {max}")
+
+
+def _keys(values: list[str]) -> None:
+    for value in values:
+        _length(minimum=16)(value)
 
 
 def _origins(values: list[str]) -> None:

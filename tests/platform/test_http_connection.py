@@ -11,6 +11,7 @@ from contextlib import ExitStack, closing
 
 import httpx
 import pytest
+from itsdangerous import BadSignature, URLSafeTimedSerializer
 from quart import Quart, Response, request, request_finished, request_started
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, Request, TextMessage
@@ -232,6 +233,22 @@ def test_a_session_with_a_wrong_signature_is_not_believed(service: Hypercorn) ->
     signed = httpx.post(f"{service.url}/probe/session/kept").cookies["session"]
     assert httpx.get(f"{service.url}/probe/session", cookies={"session": signed}).text == "kept"
     assert httpx.get(f"{service.url}/probe/session", cookies={"session": f"x{signed}"}).text == "None"
+
+
+def test_a_session_that_a_former_key_signed_is_still_believed(make_app: MakeApp) -> None:
+    def serializer(**settings: str) -> URLSafeTimedSerializer:
+        app = make_app(**settings)
+        made = app.session_interface.get_signing_serializer(app)
+        assert made
+        return made
+
+    former, present = "the former key of all", "the present key of all"
+    signed = serializer(SECRET_KEY=former).dumps({"value": "kept"})
+    believing = serializer(SECRET_KEY=present, SECRET_KEY_FALLBACKS=f"an older one of all,{former}")
+    assert believing.loads(signed) == {"value": "kept"}
+    assert serializer(SECRET_KEY=present).loads(believing.dumps({})) == {}
+    with pytest.raises(BadSignature):
+        serializer(SECRET_KEY=present).loads(signed)
 
 
 def test_a_websocket_is_answered(service: Hypercorn) -> None:

@@ -64,6 +64,7 @@ def test_a_missing_setting_is_named(name: str, monkeypatch: pytest.MonkeyPatch) 
         ("CORS_ORIGINS", "https://example.org/"),
         ("CORS_ORIGINS", "friend.example"),
         ("APP_VERSION", "of today"),
+        ("SECRET_KEY_FALLBACKS", "0123456789abcdef,short"),
         ("VERSION_HEADER", "X-Version: 1"),
         *((name, "") for name in ("DB_HOST", "DB_USERNAME", "DB_PASSWORD", "DATABASE_NAME", "DB_PORT", "QUART_ENV")),
     ],
