@@ -10,6 +10,11 @@ from harness.processes import free_port
 
 pytestmark = pytest.mark.compose
 
+READ_NOTED = """
+export MYSQL_PWD=$(cat /run/secrets/db_password)
+mysql -h127.0.0.1 -utally -NBe 'SELECT word FROM noted' tally
+"""
+
 
 @pytest.mark.rehearsal
 def test_a_backup_is_restored_beside_the_stack_up_to_a_moment(stack: Stack) -> None:
@@ -25,10 +30,7 @@ def test_a_backup_is_restored_beside_the_stack_up_to_a_moment(stack: Stack) -> N
     restore = "restore", "--beside", name, "--port", str(free_port()), "--to", moment
     try:
         stack.task(*restore)
-        script = (
-            "MYSQL_PWD=$(cat /run/secrets/db_password) mysql -h127.0.0.1 -utally -NBe 'SELECT word FROM noted' tally"
-        )
-        assert docker("exec", f"{name}-mysql-1", "sh", "-c", script).split() == ["🐘", "before"]
+        assert docker("exec", f"{name}-mysql-1", "sh", "-euc", READ_NOTED).split() == ["🐘", "before"]
         again = stack.task(*restore, check=False)
         assert (again.returncode, f"There is a project {name} with data" in again.stderr) == (1, True)
     finally:

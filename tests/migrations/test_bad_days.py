@@ -175,7 +175,7 @@ async def test_a_migration_that_is_cut_off_at_any_step_is_done_by_the_next(
     """To the server, a job that was killed is a connection that has ended."""
     steps = statements(alembic(environment, "upgrade", "head", "--sql").stdout)[2:]
     for moment in MOMENTS if all_steps else MOMENTS[1:]:
-        for step in steps if all_steps else [one for one in steps if one.startswith(("CREATE", "ALTER"))]:
+        for step in steps if all_steps else [one for one in steps if one.startswith("ALTER")]:
             with new_database(database.server) as own:
                 async with proxy(own.server.port) as here:
                     here.cuts = [Cut(step.splitlines()[0].replace("`", ""), moment)]
