@@ -197,7 +197,8 @@ def test_mysql_is_durable_by_its_own_file_and_its_users_may_do_only_their_work(s
     assert set(service.split(",")) == {"SELECT", "INSERT", "UPDATE", "DELETE"}
     assert "CREATE" in stack.mysql(rows + "'''tally_migration''@%'")[0][0]
     everywhere = "SELECT DISTINCT privilege_type FROM information_schema.user_privileges WHERE grantee LIKE "
-    for user, privilege in ("tally", "USAGE"), ("tally_migration", "PROCESS"):  # to see which transaction is in its way
+    # To see which transaction is in its way, the migration's user needs PROCESS.
+    for user, privilege in ("tally", "USAGE"), ("tally_migration", "PROCESS"):
         assert stack.mysql(everywhere + f"'''{user}''@%'") == [[privilege]]
     backup = {privilege for (privilege,) in stack.mysql(everywhere + "'''tally_backup''@%'")}
     assert backup == {"BACKUP_ADMIN", "BINLOG_ADMIN", "RELOAD", "REPLICATION CLIENT"}

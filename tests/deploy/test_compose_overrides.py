@@ -158,4 +158,4 @@ def test_a_clone_that_nobody_else_may_read_says_a_port_in_use_and_then_serves_la
     assert isinstance(answered, AcceptConnection)
     (web,) = stack.containers("web")
     check = inspect(web)["Config"]["Healthcheck"]["Test"][1:]
-    assert docker("exec", web, *check) == "ready\n"
+    assert docker("exec", web, *check) == "ready, version 0.1.0\n"

@@ -236,19 +236,19 @@ def test_a_session_with_a_wrong_signature_is_not_believed(service: Hypercorn) ->
 
 
 def test_a_session_that_a_former_key_signed_is_still_believed(make_app: MakeApp) -> None:
-    def serializer(**settings: str) -> URLSafeTimedSerializer:
-        app = make_app(**settings)
+    def serializer(key: str, fallbacks: str = "") -> URLSafeTimedSerializer:
+        app = make_app(SECRET_KEY=key, SECRET_KEY_FALLBACKS=fallbacks)
         made = app.session_interface.get_signing_serializer(app)
         assert made
         return made
 
     former, present = "the former key of all", "the present key of all"
-    signed = serializer(SECRET_KEY=former).dumps({"value": "kept"})
-    believing = serializer(SECRET_KEY=present, SECRET_KEY_FALLBACKS=f"an older one of all,{former}")
+    signed = serializer(former).dumps({"value": "kept"})
+    believing = serializer(present, fallbacks=f"an older one of all,{former}")
     assert believing.loads(signed) == {"value": "kept"}
-    assert serializer(SECRET_KEY=present).loads(believing.dumps({})) == {}
+    assert serializer(present).loads(believing.dumps({})) == {}
     with pytest.raises(BadSignature):
-        serializer(SECRET_KEY=present).loads(signed)
+        serializer(present).loads(signed)
 
 
 def test_a_websocket_is_answered(service: Hypercorn) -> None:
