@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2154 # config and env_file are whose script this is sourced by
+# shellcheck disable=SC2034,SC2154 # config and env_file are whose script this is sourced by, which uses what is set here
 # What the scripts beside this share: sourced after deploy/native/common.sh. `config` is what `compose config` prints,
 # and `env_file` the file that docker-compose reads its own settings from.
 
@@ -12,7 +12,7 @@ be_the_only_deploy() {
     flock --nonblock 9 || fail "Another deploy is under way here."
 }
 
-# Sets `project`, has Compose take the files that the stack was started with, and sets `serving` to its replicas.
+# Sets `project`, has Compose take the files that its newest container was made with, and sets `serving` to its replicas.
 find_the_stack() {
     local filters=(--filter "label=com.docker.compose.project.working_dir=$PWD")
     [ -z "${COMPOSE_PROJECT_NAME-}" ] || filters+=(--filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME")
@@ -45,7 +45,11 @@ containers_of() { list "$1" --quiet --filter "label=com.docker.compose.project=$
 
 replicas() { containers_of web; }
 
-label() { docker inspect --format "{{index .Config.Labels \"com.docker.compose.$1\"}}" "${serving%%$'\n'*}"; }
+# label NAME: prints Compose's label of the newest container: the last `up` may have made nginx anew, for TLS, and no replica.
+label() {
+    docker ps --all --filter "label=com.docker.compose.project=$project" --filter label=com.docker.compose.oneoff=False \
+        --format "{{.Label \"com.docker.compose.$1\"}}" | head -n 1
+}
 
 # replica_serves CONTAINER: whether it gets ready, and answers HEALTH_PATH with 2xx.
 replica_serves() {

@@ -10,11 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.platform import cli
 from service.platform.app import App
-from service.platform.job_schedule import SILENCE, Job, next_due
+from service.platform.job_schedule import LEFT, SILENCE, Job, next_due
 from service.platform.settings import DatabaseSettings
 from service.platform.status import Line, Part
 
-HEADINGS = ("name", "schedule", "next", "last", "ended", "what became of it")
+HEADINGS = ("name", "schedule", "next", "last", "ended", "result")
 
 _ALL = text(
     "SELECT name, due_at, ended_at, error, seen_at > UTC_TIMESTAMP(6) - INTERVAL :silence SECOND AS is_seen FROM job"
@@ -49,7 +49,7 @@ def status_of(jobs: Sequence[Job]) -> Part:
 
 
 def _line(one: Job, last: str, _ended: str, became: str) -> Line:
-    is_well = became in {"", "done", "at work"}
+    is_well = became in {"", "done", "at work", LEFT}
     return Line("job", f"{one.name}: {last} {became}".rstrip(), "" if is_well else "./run quart jobs list; ./run logs")
 
 

@@ -13,6 +13,9 @@ from service.platform.database import TABLE_OPTIONS, metadata
 SILENCE = 60
 """Seconds without a word of the worker at work after which another may begin the job."""
 
+LEFT = "stopped, since its worker left"
+"""The `error` of a job that had not ended in time. It is run again when it is due the next time."""
+
 job = Table(
     "job",
     metadata,

@@ -18,7 +18,7 @@ from sqlalchemy import text
 from service.platform import job_commands, lifecycle, status
 from service.platform.app import App
 from service.platform.database import OutcomeUnknown, Unavailable, transaction
-from service.platform.job_schedule import SILENCE, Job, next_due
+from service.platform.job_schedule import LEFT, SILENCE, Job, next_due
 
 __all__ = ["Job", "add", "register"]
 
@@ -45,6 +45,7 @@ _BEGIN = text(
         ended_at IS NOT NULL OR seen_at IS NULL OR ABS(TIMESTAMPDIFF(SECOND, seen_at, UTC_TIMESTAMP(6))) > :silence
     )"""
 ).bindparams(silence=SILENCE)
+_IS_AHEAD = text("SELECT :due > UTC_TIMESTAMP() + INTERVAL :silence SECOND").bindparams(silence=SILENCE)
 _SEEN = text("UPDATE job SET seen_at = UTC_TIMESTAMP(6) WHERE name = :name AND due_at = :due")
 _END = text("UPDATE job SET ended_at = UTC_TIMESTAMP(6), error = :error WHERE name = :name AND due_at = :due")
 
@@ -56,9 +57,12 @@ class _TakenOver(Exception):
 
 
 def add(app: App, one: Job) -> None:
-    """Has the workers run the job. Raises ValueError if its schedule is malformed."""
+    """Has the workers run the job. Raises ValueError if its schedule is malformed, or another has its name."""
+    jobs: list[Job] = app.extensions["jobs"]
     next_due(one.schedule, datetime.now(UTC))
-    app.extensions["jobs"].append(one)
+    if one.name in {other.name for other in jobs}:
+        raise ValueError(f"there is a job {one.name} already")
+    jobs.append(one)
 
 
 def register(app: App) -> None:
@@ -87,14 +91,16 @@ async def _keep(app: App, one: Job, stopping: asyncio.Event) -> None:
     """Runs the job whenever it is due, until the worker leaves."""
     async with app.app_context():
         while not stopping.is_set():
-            due = next_due(one.schedule, datetime.now(UTC))
+            due, said = next_due(one.schedule, datetime.now(UTC)), ""
             while await _wait_until(due, stopping) and not lifecycle.draining():
                 try:
                     if await begin(one, due):
                         await _run(one, due)
                     break
                 except (Unavailable, OutcomeUnknown) as error:
-                    log.warning("job %s is due, and the database cannot be used: %s", one.name, error)
+                    if str(error) != said:
+                        log.warning("job %s is due, and the database cannot be used: %s", one.name, error)
+                    said = str(error)
                 except Exception:  # a bug, which must not end the schedule
                     log.exception("job %s", one.name)
                 await _wait(stopping, RETRY)
@@ -115,9 +121,13 @@ async def _wait(stopping: asyncio.Event, seconds: float) -> None:
 
 async def begin(one: Job, due: datetime) -> bool:
     """Notes that this worker runs the job, and returns whether it is to. Raises Unavailable, OutcomeUnknown."""
+    this = {"name": one.name, "due": due.replace(tzinfo=None)}
     async with transaction() as connection:
-        await connection.execute(_ADD, {"name": one.name})
-        return (await connection.execute(_BEGIN, {"name": one.name, "due": due.replace(tzinfo=None)})).rowcount == 1
+        await connection.execute(_ADD, this)
+        is_begun = (await connection.execute(_BEGIN, this)).rowcount == 1
+        if not is_begun and (await connection.execute(_IS_AHEAD, this)).scalar():
+            raise Unavailable(f"its clock is behind this worker's by more than {SILENCE} s")
+    return is_begun
 
 
 async def _run(one: Job, due: datetime) -> None:
@@ -129,7 +139,7 @@ async def _run(one: Job, due: datetime) -> None:
             await one.run()
             beating.cancel()
     except asyncio.CancelledError:
-        error = "stopped, since its worker left"
+        error = LEFT
         raise
     except ExceptionGroup as failed:
         error = f"{type(failed.exceptions[0]).__name__}: see the log"

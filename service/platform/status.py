@@ -97,7 +97,7 @@ async def _database(connection: AsyncConnection) -> list[Line]:
             "connections",
             f"{now} of {most}, {peak} at the most since its start",
             ""
-            if peak < NEARLY_ALL * int(most)
+            if now < NEARLY_ALL * int(most)
             else "raise max_connections, or lower DB_POOL_SIZE, WORKERS or WEB_REPLICAS",
         ),
     ]

@@ -50,6 +50,7 @@ async def test_it_serves_hits_while_the_schema_is_migrated_and_beside_the_new_co
         assert is_ready(earlier)
     assert Counter(status for status, _ in answers) == {200: len(answers)}
     assert sorted(number_in(body) for _, body in answers) == list(range(1, len(answers) + 1))
+    assert "gap" in verify(environment).stdout
     filled = receipts(environment, "fill-gaps", "page")
     assert filled.returncode == 0, filled.stdout + filled.stderr
     assert verify(environment).returncode == 0

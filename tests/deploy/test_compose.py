@@ -11,6 +11,7 @@ from alembic.script import ScriptDirectory
 from deploy.make_secrets import NAMES
 from harness.compose import Stack, docker, inspect
 from service.platform import lifecycle
+from service.platform.jobs import DRAIN
 from service.platform.settings import ROOT
 
 pytestmark = pytest.mark.compose
@@ -176,7 +177,7 @@ def test_a_container_is_given_the_time_that_its_end_takes(stack: Stack) -> None:
     delay, background_tasks = 5, 5 + lifecycle.LONGEST_QUEUE
     for web in stack.containers("web"):
         assert f"SHUTDOWN_DELAY={delay}" in inspect(web)["Config"]["Env"]
-        assert inspect(web)["Config"]["StopTimeout"] > delay + hypercorn["graceful_timeout"] + background_tasks
+        assert inspect(web)["Config"]["StopTimeout"] > delay + hypercorn["graceful_timeout"] + background_tasks + DRAIN
     assert "keepalive_timeout 4s;" in docker("exec", nginx, "cat", "/tmp/nginx/rendered/http.conf")
     assert "worker_shutdown_timeout 30s;" in (ROOT / "nginx.conf").read_text()
     assert inspect(nginx)["Config"]["StopTimeout"] > 30

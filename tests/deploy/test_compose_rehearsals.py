@@ -6,14 +6,16 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 
 from harness.compose import Stack, docker
 from harness.processes import free_port, is_ok, stop, wait_until
-from tests.deploy.deploys import FACTORY, change, run, stack_of_a_repository, tags, under_load
+from tests.deploy.deploys import FACTORY, change, commit, run, stack_of_a_repository, tags, under_load
 
 pytestmark = [pytest.mark.compose, pytest.mark.rehearsal]
 
@@ -39,6 +41,36 @@ def test_half_a_deploy_goes_on_or_back(deployed: Stack) -> None:
         assert sorted(tags(deployed)) == sorted([before[0], tag])
         code, written = under_load(deployed, partial(run, deployed, task))
         assert (code, tags(deployed)) == (0, [tag] * 2 if task == "deploy" else before), written
+
+
+def test_a_deploy_keeps_tls_that_was_turned_on_after_the_start(deployed: Stack) -> None:
+    assert run(deployed, "certificate", "--self-signed")[0] == 0
+    secured = deployed.over("deploy/compose.tls.yml", HTTPS_PORT=str(free_port()))
+    try:
+        secured.up("--force-recreate", "--no-deps", "nginx")
+        tag = change(secured, FACTORY, "# secured\n")
+        code, written = run(secured, "deploy")
+        assert (code, tags(secured)) == (0, [tag] * 2), written
+        answer = httpx.get(f"https://127.0.0.1:{secured.environment['HTTPS_PORT']}/livez", verify=False)
+        assert answer.text == "alive\n"
+    finally:
+        deployed.up()
+
+
+def test_after_a_rollback_over_a_revision_the_stack_starts_again(deployed: Stack) -> None:
+    versions = deployed.directory / "migrations/versions"
+    (head,) = sorted(path.name[:4] for path in versions.glob("[0-9]*.py"))[-1:]
+    revision = f'revision = "9000"\ndown_revision = "{head}"\n\n\ndef upgrade() -> None:\n    pass\n'
+    (versions / "9000_next.py").write_text(revision)
+    before = tags(deployed)
+    commit(deployed)
+    for task in "deploy", "rollback":
+        code, written = run(deployed, task)
+        assert code == 0, written
+    deployed.compose("down")
+    without_tag = {name: value for name, value in deployed.environment.items() if name != "IMAGE_TAG"}
+    replace(deployed, environment=without_tag).up()
+    assert tags(deployed) == before
 
 
 def interrupt_when_one_leaves(stack: Stack) -> None:

@@ -9,6 +9,7 @@ import pytest
 from harness.databases import Database
 from harness.processes import Hypercorn, stop, wait_until
 from service.platform import jobs
+from service.platform.database import Unavailable
 from service.platform.job_schedule import Job, next_due
 from service.platform.settings import ROOT
 from tests.conftest import MakeApp, Start
@@ -64,6 +65,18 @@ async def test_a_job_is_begun_where_it_has_ended_or_its_worker_is_lost(
     app, one = make_app(), Job("probe", EACH_SECOND, asyncio.Event().wait)
     async with app.test_app(), app.app_context():
         assert await jobs.begin(one, datetime.now(UTC)) == is_begun
+
+
+async def test_a_database_whose_clock_is_behind_is_told_and_two_jobs_of_a_name_are_refused(
+    database: Database, make_app: MakeApp
+) -> None:
+    app, one = make_app(), Job("probe", EACH_SECOND, asyncio.Event().wait)
+    jobs.add(app, one)
+    with pytest.raises(ValueError, match="there is a job probe already"):
+        jobs.add(app, one)
+    async with app.test_app(), app.app_context():
+        with pytest.raises(Unavailable, match="its clock is behind"):
+            await jobs.begin(one, datetime.now(UTC) + timedelta(seconds=90))
 
 
 def test_a_worker_that_leaves_lets_its_job_end_in_time(database: Database, start: Start) -> None:

@@ -48,12 +48,11 @@ def test_a_schema_that_is_behind_and_a_database_that_is_away_are_said(
 
 
 @pytest.mark.any_database
-def test_connections_that_were_nearly_all_in_use_are_said(database: Database, environment: dict[str, str]) -> None:
+def test_connections_that_are_nearly_all_in_use_are_said(database: Database, environment: dict[str, str]) -> None:
     if not database.server.is_root:
         pytest.skip("needs MYSQL_ROOT_PASSWORD")
-    with database.server.variables(max_connections=10):
-        with ExitStack() as stack:
-            for _ in range(9):
-                stack.enter_context(database.server.connect())
+    with database.server.variables(max_connections=13), ExitStack() as stack:
+        for _ in range(11):
+            stack.enter_context(database.server.connect())
         code, said = status(environment)
     assert (code, "->  raise max_connections" in said) == (1, True), said

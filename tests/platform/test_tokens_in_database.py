@@ -125,7 +125,7 @@ async def test_a_token_ends_when_its_time_has_come_whether_or_not_the_table_is_r
     database: Database, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(known_tokens, "INTERVAL", 3600.0)
-    token = insert(database, "short", "expires_at = UTC_TIMESTAMP() + INTERVAL 2 SECOND")
+    token = insert(database, "short", "expires_at = UTC_TIMESTAMP() + INTERVAL 6 SECOND")
     app = make_app()
     async with serving(app) as ask:
         assert (await ask(token))[0] == 200
