@@ -18,6 +18,7 @@ def upgrade() -> None:
         "CREATE TABLE IF NOT EXISTS job ("
         " name VARCHAR(63) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,"
         " due_at DATETIME NULL,"
+        " run BINARY(16) NULL,"
         " started_at DATETIME(6) NULL,"
         " seen_at DATETIME(6) NULL,"
         " ended_at DATETIME(6) NULL,"

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from cronsim import CronSim, CronSimError
 from sqlalchemy import Column, Table
-from sqlalchemy.dialects.mysql import DATETIME, VARCHAR
+from sqlalchemy.dialects.mysql import BINARY, DATETIME, VARCHAR
 
 from service.platform.database import TABLE_OPTIONS, metadata
 
@@ -21,13 +21,15 @@ job = Table(
     metadata,
     Column("name", VARCHAR(63, charset="ascii", collation="ascii_bin"), primary_key=True),
     Column("due_at", DATETIME(), nullable=True),
+    Column("run", BINARY(16), nullable=True),
     Column("started_at", DATETIME(fsp=6), nullable=True),
     Column("seen_at", DATETIME(fsp=6), nullable=True),
     Column("ended_at", DATETIME(fsp=6), nullable=True),
     Column("error", VARCHAR(200), nullable=True),
     **TABLE_OPTIONS,
 )
-"""A row holds when a job was due the last time and, by the database's clock, what became of it. Times are in UTC."""
+"""A row holds when a job was due the last time and, by the database's clock, what became of it. Times are in UTC. `run`
+is the worker's own name for that run."""
 
 
 class Job(NamedTuple):

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
+import uuid
 from datetime import UTC, datetime
 
 from sqlalchemy import text
@@ -38,16 +39,21 @@ _ADD = text("INSERT IGNORE INTO job (name) VALUES (:name)")
 # What lies in the future is of a clock that has been set back since, and must not stop the job for as long.
 _BEGIN = text(
     """UPDATE job
-    SET due_at = :due, started_at = UTC_TIMESTAMP(6), seen_at = UTC_TIMESTAMP(6), ended_at = NULL, error = NULL
-    WHERE name = :name AND :due <= UTC_TIMESTAMP() + INTERVAL :silence SECOND
-    AND (due_at IS NULL OR due_at < :due OR due_at > UTC_TIMESTAMP() + INTERVAL :silence SECOND)
-    AND (
-        ended_at IS NOT NULL OR seen_at IS NULL OR ABS(TIMESTAMPDIFF(SECOND, seen_at, UTC_TIMESTAMP(6))) > :silence
+    SET due_at = :due, run = :run, started_at = UTC_TIMESTAMP(6), seen_at = UTC_TIMESTAMP(6),
+        ended_at = NULL, error = NULL
+    WHERE name = :name AND (
+        run = :run
+        OR :due <= UTC_TIMESTAMP() + INTERVAL :silence SECOND
+        AND (due_at IS NULL OR due_at < :due OR due_at > UTC_TIMESTAMP() + INTERVAL :silence SECOND)
+        AND (
+            ended_at IS NOT NULL OR seen_at IS NULL
+            OR ABS(TIMESTAMPDIFF(SECOND, seen_at, UTC_TIMESTAMP(6))) > :silence
+        )
     )"""
 ).bindparams(silence=SILENCE)
 _IS_AHEAD = text("SELECT :due > UTC_TIMESTAMP() + INTERVAL :silence SECOND").bindparams(silence=SILENCE)
-_SEEN = text("UPDATE job SET seen_at = UTC_TIMESTAMP(6) WHERE name = :name AND due_at = :due")
-_END = text("UPDATE job SET ended_at = UTC_TIMESTAMP(6), error = :error WHERE name = :name AND due_at = :due")
+_SEEN = text("UPDATE job SET seen_at = UTC_TIMESTAMP(6) WHERE name = :name AND run = :run")
+_END = text("UPDATE job SET ended_at = UTC_TIMESTAMP(6), error = :error WHERE name = :name AND run = :run")
 
 log = logging.getLogger(__name__)
 
@@ -91,11 +97,11 @@ async def _keep(app: App, one: Job, stopping: asyncio.Event) -> None:
     """Runs the job whenever it is due, until the worker leaves."""
     async with app.app_context():
         while not stopping.is_set():
-            due, said = next_due(one.schedule, datetime.now(UTC)), ""
+            due, run, said = next_due(one.schedule, datetime.now(UTC)), uuid.uuid4().bytes, ""
             while await _wait_until(due, stopping) and not lifecycle.draining():
                 try:
-                    if await begin(one, due):
-                        await _run(one, due)
+                    if await begin(one, due, run):
+                        await _run(one, run)
                     break
                 except (Unavailable, OutcomeUnknown) as error:
                     if str(error) != said:
@@ -119,9 +125,12 @@ async def _wait(stopping: asyncio.Event, seconds: float) -> None:
             await stopping.wait()
 
 
-async def begin(one: Job, due: datetime) -> bool:
-    """Notes that this worker runs the job, and returns whether it is to. Raises Unavailable, OutcomeUnknown."""
-    this = {"name": one.name, "due": due.replace(tzinfo=None)}
+async def begin(one: Job, due: datetime, run: bytes) -> bool:
+    """Notes that this worker runs the job, and returns whether it is to.
+
+    Raises Unavailable, and OutcomeUnknown: called again for the same run, it says whether that had been noted.
+    """
+    this = {"name": one.name, "due": due.replace(tzinfo=None), "run": run}
     async with transaction() as connection:
         await connection.execute(_ADD, this)
         is_begun = (await connection.execute(_BEGIN, this)).rowcount == 1
@@ -130,12 +139,12 @@ async def begin(one: Job, due: datetime) -> bool:
     return is_begun
 
 
-async def _run(one: Job, due: datetime) -> None:
+async def _run(one: Job, run: bytes) -> None:
     """Runs it, and notes its end. Raises Unavailable, OutcomeUnknown if that could not be noted."""
     begun, error = time.monotonic(), None
     try:
         async with asyncio.TaskGroup() as tasks:
-            beating = tasks.create_task(_beat(one, due))
+            beating = tasks.create_task(_beat(one, run))
             await one.run()
             beating.cancel()
     except asyncio.CancelledError:
@@ -147,16 +156,16 @@ async def _run(one: Job, due: datetime) -> None:
     finally:
         log.info("job %s ended after %.1f s", one.name, time.monotonic() - begun)
         async with transaction() as connection:
-            await connection.execute(_END, {"name": one.name, "due": due.replace(tzinfo=None), "error": error})
+            await connection.execute(_END, {"name": one.name, "run": run, "error": error})
 
 
-async def _beat(one: Job, due: datetime) -> None:
+async def _beat(one: Job, run: bytes) -> None:
     """Says that this worker is at work, until it is cancelled. Raises _TakenOver."""
     while True:
         await asyncio.sleep(BEAT)
         try:
             async with transaction() as connection:
-                seen = await connection.execute(_SEEN, {"name": one.name, "due": due.replace(tzinfo=None)})
+                seen = await connection.execute(_SEEN, {"name": one.name, "run": run})
         except (Unavailable, OutcomeUnknown) as error:
             log.warning("job %s is at work, and the database cannot be used: %s", one.name, error)
             continue

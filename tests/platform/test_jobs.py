@@ -15,6 +15,7 @@ from service.platform.settings import ROOT
 from tests.conftest import MakeApp, Start
 
 EACH_SECOND = "* * * * * *"
+A_RUN, ANOTHER_RUN = b"a" * 16, b"b" * 16
 RUNS = "CREATE TABLE probe_run (due_at DATETIME, begun DATETIME(6), ended DATETIME(6))"
 
 
@@ -64,7 +65,11 @@ async def test_a_job_is_begun_where_it_has_ended_or_its_worker_is_lost(
     )
     app, one = make_app(), Job("probe", EACH_SECOND, asyncio.Event().wait)
     async with app.test_app(), app.app_context():
-        assert await jobs.begin(one, datetime.now(UTC)) == is_begun
+        assert await jobs.begin(one, datetime.now(UTC), A_RUN) == is_begun
+        assert (
+            await jobs.begin(one, datetime.now(UTC), A_RUN) == is_begun
+        )  # where it was not known whether it was noted
+        assert not await jobs.begin(one, datetime.now(UTC), ANOTHER_RUN)
 
 
 async def test_a_database_whose_clock_is_behind_is_told_and_two_jobs_of_a_name_are_refused(
@@ -76,7 +81,7 @@ async def test_a_database_whose_clock_is_behind_is_told_and_two_jobs_of_a_name_a
         jobs.add(app, one)
     async with app.test_app(), app.app_context():
         with pytest.raises(Unavailable, match="its clock is behind"):
-            await jobs.begin(one, datetime.now(UTC) + timedelta(seconds=90))
+            await jobs.begin(one, datetime.now(UTC) + timedelta(seconds=90), A_RUN)
 
 
 def test_a_worker_that_leaves_lets_its_job_end_in_time(database: Database, start: Start) -> None:
@@ -100,7 +105,7 @@ def test_what_another_has_taken_over_is_cancelled(database: Database, start: Sta
     database.execute(RUNS)
     server = start_probe(start, seconds=60)
     wait_until(lambda: database.execute("SELECT * FROM probe_run"))
-    database.execute("UPDATE job SET due_at = due_at + INTERVAL 1 SECOND")
+    database.execute("UPDATE job SET run = 'another'")
     wait_until(lambda: server.logged("_TakenOver"))
     assert state(database) == (False, None)  # the other's
 
