@@ -153,7 +153,7 @@ def sync(directory: Path) -> None:
 @contextmanager
 def unpacking(path: Path, packed: Packed) -> Iterator[IO[bytes]]:
     """Opens a compressed file, which is read to its end after the block. Raises Refused if it is not as written."""
-    sentence = f"{path} is not as it was written: take another backup by --backup, or put back a copy of it."
+    sentence = f"{path} is not as it was written: choose another backup with --backup, or put back a copy of it."
     try:
         with path.open("rb") as file:
             sums = Sums(file)
@@ -164,7 +164,7 @@ def unpacking(path: Path, packed: Packed) -> Iterator[IO[bytes]]:
             while sums.read(1 << 20):
                 pass
     except FileNotFoundError:
-        raise Refused(f"{path} is gone: take another backup by --backup, or put back a copy of it.") from None
+        raise Refused(f"{path} is gone: choose another backup with --backup, or put back a copy of it.") from None
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise Refused(sentence) from None
     if (sums.size, sums.sha256) != (packed.size, packed.sha256):
@@ -269,12 +269,13 @@ class Place:
         """
         removed = []
         backups = self.backups()
+        self._remove_logs(backups)
         checked = [number for number, backup in enumerate(backups) if self.check_of(backup)]
         for backup in backups[: checked[-1]] if checked else []:
             if now - backup.moment > retention or self.size() > largest:
                 self._remove(backup)
                 removed.append(backup.name)
-        self._remove_logs([backup for backup in backups if backup.name not in removed])
+                self._remove_logs([backup for backup in backups if backup.name not in removed])
         return removed
 
     def _remove(self, backup: Backup) -> None:

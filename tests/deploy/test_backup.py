@@ -248,6 +248,21 @@ def test_the_oldest_backups_and_their_logs_go_by_age_and_by_size_but_never_the_l
     wait_until(lambda: place.run("prune", BACKUP_RETENTION="1") == "" and place.names() == [third])
 
 
+def test_no_more_backups_go_than_have_to_where_the_logs_are_what_is_large(place: Backups) -> None:
+    place.run("take")
+    table = f"`{place.database}`.large"
+    large = f"INSERT INTO {table} VALUES (x'{os.urandom(3_000_000).hex()}')"
+    place.server.execute(f"CREATE TABLE {table} (data LONGBLOB)", large, f"DROP TABLE {table}")
+    place.run("logs")
+    place.run("take")
+    place.run("take")
+    _, second, third = place.names()
+    place.check(third)
+    size = sum(path.stat().st_size for path in place.place.rglob("*") if path.is_file())
+    place.run("prune", BACKUP_MAX_SIZE=str(size - 3_000_000))
+    assert place.names() == [second, third]
+
+
 def test_the_servers_own_logs_go_once_they_are_copied_and_are_more_than_they_may_be(place: Backups) -> None:
     place.run("take")
     for _ in range(3):
