@@ -185,6 +185,8 @@ def _replay(cursor: Any, chosen: Plan, *, is_mariadb: bool) -> None:
         f"{change} {source}_HOST = 'none', RELAY_LOG_FILE = %s, RELAY_LOG_POS = %s", (begin, chosen.backup.begin.offset)
     )
     until = (f"{RELAY_LOG}.{stop.number:06}", stop.offset)
+    # With --skip-grant-tables, by which this session is in, no statement about users is carried out until this.
+    cursor.execute("FLUSH PRIVILEGES")
     say(f"replaying the binary logs up to {stop}")
     cursor.execute(f"START {replica} SQL_THREAD UNTIL RELAY_LOG_FILE = %s, RELAY_LOG_POS = %s", until)
     while True:
