@@ -9,13 +9,15 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pymysql
 
 from deploy.backup.errors import Refused
-from deploy.backup.place import Position
+from deploy.backup.place import Position, written
 from deploy.make_secrets import read
 
 
@@ -33,9 +35,6 @@ class Server:
         self.is_mariadb = "mariadb" in version.lower()
         self.product = "MariaDB" if self.is_mariadb else "MySQL"
         self.version = version.partition("-")[0]
-        ((identity,),) = self._rows("SELECT @@server_uid" if self.is_mariadb else "SELECT @@server_uuid")
-        self.identity = identity.replace("/", "_")
-        """Another one whenever a data directory is made anew, and so for each history of binary logs."""
 
     def _connected(self) -> "pymysql.Connection[Any]":
         return pymysql.connect(
@@ -46,6 +45,19 @@ class Server:
             autocommit=True,
             init_command="SET time_zone = '+00:00'",
         )
+
+    @cached_property
+    def identity(self) -> str:
+        """Another one whenever a data directory is made anew, and so for each history of binary logs."""
+        if not self.is_mariadb:
+            ((identity,),) = self._rows("SELECT @@server_uuid")
+            return str(identity)
+        # MariaDB's own is another with each port. This file is in no copy, since mariadb-backup leaves it out.
+        noted = self.data / "backup-identity"
+        if not noted.exists():
+            with written(noted) as file:
+                file.write(str(uuid4()).encode())
+        return noted.read_text()
 
     def now(self) -> datetime:
         ((now,),) = self._rows("SELECT NOW(6)")
