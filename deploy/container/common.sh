@@ -85,9 +85,9 @@ volume_of() {
         part == "volumes:" && name == volume && /^    name:/ { print $2 }' <<<"$config"
 }
 
-# set_in_env NAME VALUE: sets it in the file that docker-compose reads.
+# set_in_env NAME VALUE: sets it in the file that docker-compose reads. Fails also where bash's -e is without effect.
 set_in_env() {
-    { grep -v "^$1=" "$env_file" 2>/dev/null || true; echo "$1=$2"; } >.run/env
-    cat .run/env >"$env_file"
-    rm .run/env
+    { grep -v "^$1=" "$env_file" 2>/dev/null || true; echo "$1=$2"; } >.run/env &&
+        cat .run/env >"$env_file" &&
+        rm .run/env
 }

@@ -1,5 +1,6 @@
 """Backups of the compose stack: `./run backup`, and `./run restore` beside it. What is refused is in test_backup.py."""
 
+import fcntl
 import os
 import signal
 
@@ -29,13 +30,39 @@ def test_a_backup_is_restored_beside_the_stack_up_to_a_moment(stack: Stack) -> N
     name = f"{stack.project}-beside"
     restore = "restore", "--beside", name, "--port", str(free_port()), "--to", moment
     try:
-        stack.task(*restore)
+        stack.over(HTTP_ADDRESS="0.0.0.0").task(*restore)
+        assert docker("port", f"{name}-nginx-1").split()[2].startswith("127.0.0.1:"), "it has copies of all data"
         assert docker("exec", f"{name}-mysql-1", "sh", "-euc", READ_NOTED).split() == ["🐘", "before"]
         again = stack.task(*restore, check=False)
-        assert (again.returncode, f"There is a project {name} with data" in again.stderr) == (1, True)
+        assert (again.returncode, f"There is a project {name} already" in again.stderr) == (1, True)
     finally:
         stack.remove_beside(name)
     assert stack.status("/livez") == 200
+
+
+@pytest.mark.rehearsal
+def test_a_restore_in_place_is_noted_in_the_file_of_the_stacks_settings_and_is_none_without_that(stack: Stack) -> None:
+    usual, own, blocking = (stack.directory / name for name in (".env", "own.env", ".run/env"))
+    own.write_text(usual.read_text() if usual.exists() else "")
+    noted = own.read_text()
+    stack.compose("--env-file", own.name, "up", "--detach", "--force-recreate")
+    stack.wait_until_ready()
+    stack.task("backup")
+    restore = "restore", "--in-place", "--yes"
+    blocking.parent.mkdir(exist_ok=True)
+    with (stack.directory / ".run/deploying").open("w") as deploying:
+        fcntl.flock(deploying, fcntl.LOCK_EX)
+        assert "Another deploy is under way here" in stack.task(*restore, check=False).stderr
+    blocking.mkdir()  # so that nothing can be noted
+    ended = stack.task(*restore, check=False)
+    assert (ended.returncode, "has its former data again" in ended.stderr) == (1, True)
+    assert own.read_text() == noted
+    blocking.rmdir()
+    stack.task(*restore)
+    assert "DATA_VOLUME=data-" in own.read_text().removeprefix(noted)
+    assert not usual.exists() or usual.read_text() == noted
+    usual.write_text(own.read_text())
+    stack.up("--force-recreate")
 
 
 @pytest.mark.rehearsal
@@ -64,6 +91,17 @@ def test_a_moment_that_cannot_be_reached_is_refused_and_leaves_no_project(stack:
     assert "is before the first backup" in ended.stderr or "There is no backup" in ended.stderr
     assert not docker("volume", "ls", "--quiet", "--filter", f"name={name}")
     assert not docker("ps", "--all", "--quiet", "--filter", f"name={name}")
+
+
+def test_a_restore_beside_leaves_what_another_project_has(stack: Stack) -> None:
+    name = f"{stack.project}-beside"
+    volume = docker("volume", "create", "--label", f"com.docker.compose.project={name}", f"{name}_other").strip()
+    try:
+        ended = stack.task("restore", "--beside", name, "--port", str(free_port()), check=False)
+        assert (ended.returncode, f"There is a project {name} already" in ended.stderr) == (1, True)
+        assert docker("volume", "ls", "--quiet", "--filter", f"name={name}").split() == [volume]
+    finally:
+        docker("volume", "rm", volume)
 
 
 def test_what_the_tasks_do_not_know_is_told_with_how_they_are_used(stack: Stack) -> None:
