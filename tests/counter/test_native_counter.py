@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 from collections.abc import Iterator
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 
 from harness.load import get_at_once
 from harness.native import Installation, installation
+from harness.processes import wait_until
 
 pytestmark = pytest.mark.native
 
@@ -84,7 +86,12 @@ def test_a_table_that_was_dropped_by_mistake_is_restored_with_all_numbers(counti
     assert "stop it first" in counting.run(*restore).stdout
     assert counting.interrupt() == 0
     assert "Nobody is here to be asked" in counting.run(*restore).stdout
-    done(*restore, "--yes")
+    with subprocess.Popen(
+        [*restore, "--yes"], cwd=counting.directory, env={**counting.environment, **counting.settings}
+    ) as restoring:
+        wait_until((counting.directory / ".run/mariadb/restored").exists)
+        assert "runs already in this folder, or ./run restore" in counting.run("./run", "up").stdout
+    assert restoring.returncode == 0
     assert not (counting.directory / ".run/mariadb/data/backup-identity").exists(), "it has logs of its own now"
     counting.up()
     assert hit(counting) == given + 1

@@ -90,7 +90,7 @@ def test_a_second_up_in_the_same_folder_is_refused(running: Installation) -> Non
     second = running.run("./run", "up", HTTP_PORT=str(free_port()), WEB_PORT=str(free_port()))
     assert (second.returncode, second.stdout) == (
         1,
-        "run: ./run up runs already in this folder; ./run logs shows what it does.\n",
+        "run: ./run up runs already in this folder, or ./run restore; ./run logs shows what it does.\n",
     )
     assert running.answers()
 
