@@ -16,6 +16,8 @@ from deploy.backup.place import DATA, FORMAT, Backup, Packed, Place, Position, S
 from deploy.backup.server import Server
 
 _NAME = "%Y%m%dT%H%M%S.%fZ"
+_PATIENCE = 240
+"""Seconds for which the copy of the logs waits for a backup: less than the five minutes until its next turn."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -57,7 +59,7 @@ def take(place: Place, server: Server, limits: Limits) -> None:
 
 def copy_logs(place: Place, server: Server, limits: Limits) -> None:
     """Copies the binary logs since the oldest backup that are not there yet. Raises Refused."""
-    with place.changing():
+    with place.changing(_PATIENCE):
         _prune(place, server, limits)
         _need_limit(place, limits)
         _copy_logs(place, server, limits)

@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -178,8 +179,11 @@ class Place:
         self.directory = directory
 
     @contextmanager
-    def changing(self) -> Iterator[None]:
-        """Keeps others from changing anything here, and removes what a stop has left. Raises Refused."""
+    def changing(self, patience: float = 0) -> Iterator[None]:
+        """Keeps others from changing anything here, and removes what a stop has left.
+
+        Raises Refused, also where another is still changing something after `patience` seconds.
+        """
         try:
             lock = (self.directory / ".lock").open("w")
         except OSError as error:
@@ -188,10 +192,11 @@ class Place:
                 f"with the number {os.getuid()}."
             ) from None
         with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Refused("Another backup is under way here: wait for its end.") from None
+            end = time.monotonic() + patience
+            while not _has_locked(lock):
+                if time.monotonic() >= end:
+                    raise Refused("Another backup is under way here: wait for its end.")
+                time.sleep(0.1)
             self._clear()
             yield
 
@@ -291,6 +296,14 @@ class Place:
                 if not needed or log.number < min(needed):
                     self.path_of(log).with_suffix(".json").unlink()
                     self.path_of(log).unlink()
+
+
+def _has_locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _read(path: Path, kind: type[_Description]) -> _Description:

@@ -200,10 +200,12 @@ def test_a_backup_that_was_stopped_is_none_and_the_next_clears_what_is_left(plac
     assert not list(place.place.glob(".2*"))
 
 
-def test_two_backups_at_once_are_refused(place: Backups) -> None:
+def test_two_backups_at_once_are_refused_and_the_logs_wait_for_the_end(place: Backups) -> None:
     first = place.begin("take")
     wait_until(lambda: list(place.place.glob(".2*")))
     assert "Another backup is under way here" in place.refused("take")
+    place.run("logs")
+    assert len(place.names()) == 1
     first.communicate()
     assert first.returncode == 0
 
