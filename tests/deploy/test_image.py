@@ -60,7 +60,7 @@ def test_the_image_holds_what_the_service_and_its_jobs_need_and_no_more(tree: Pa
         "deploy/make_secrets.py",
         "deploy/database/users.sql",
     }
-    wanted |= {"deploy/container/start", "deploy/processors"}
+    wanted |= {"deploy/container/migrate", "deploy/container/start", "deploy/processors"}
     for package in "service", "migrations", "deploy/backup":
         files = (tree / package).rglob("*")
         wanted |= {str(path.relative_to(tree)) for path in files if path.is_file()} - set(CLUTTER)
