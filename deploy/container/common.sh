@@ -3,6 +3,7 @@
 # What the scripts beside this share: sourced after deploy/native/common.sh. `config` is what `compose config` prints,
 # and `env_file` the file that docker-compose reads its own settings from.
 
+LOOK_UP=2        # seconds in which nginx has looked the name up: it does each second (resolver in deploy/nginx/render)
 READY_WITHIN=120 # seconds; Docker takes 90 to call one unhealthy (start_period, and three checks)
 
 # Fails where a deploy, or a change of passwords, is under way here.

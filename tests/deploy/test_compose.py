@@ -150,7 +150,7 @@ def test_each_container_can_read_only_the_secrets_that_it_needs(stack: Stack) ->
         "secrets": set(SECRETS),
         "mysql": {"mysql_root_password", "users.sql", "db_password"},
         "migrate": {"migration_db_password"},
-        "web": {"secret_key", "db_password"},
+        "web": {"secret_key", "secret_key_former", "db_password"},
         "nginx": set(),
         "backup": {"backup_db_password"},
     }
