@@ -582,7 +582,7 @@ async def test_all_sessions_killed_again_and_again_beside_many_in_flight_lose_no
 
         async def kill() -> None:
             nonlocal kills
-            while kills < 15:
+            while kills < 15 or (len(recoveries) <= 5 and kills < 300):
                 await asyncio.to_thread(shared.kill_connections)
                 kills += 1
                 await asyncio.sleep(0.02)
