@@ -44,9 +44,16 @@ async def test_many_hits_on_fifty_connections_get_the_next_numbers(stack: Stack,
 
 
 async def test_a_killed_replica_costs_at_most_the_hits_that_it_held_and_no_number_is_given_twice(stack: Stack) -> None:
-    before = hit(stack)
     victim = stack.containers("web")[0]
-    restarts = inspect(victim)["RestartCount"]
+    lost = 0
+    for _ in range(3):  # it may hold none at the moment of the kill
+        lost = lost or await lost_by_a_kill(stack, victim)
+    assert 0 < lost <= 20
+
+
+async def lost_by_a_kill(stack: Stack, victim: str) -> int:
+    """Kills the replica under 20 clients; returns how many hits were not answered, when it is ready again."""
+    before, restarts = hit(stack), inspect(victim)["RestartCount"]
 
     async def kill() -> None:
         await asyncio.to_thread(wait_until, lambda: hit(stack) > before + 500)
@@ -57,11 +64,10 @@ async def test_a_killed_replica_costs_at_most_the_hits_that_it_held_and_no_numbe
     await killing
     wait_until(lambda: inspect(victim)["RestartCount"] == restarts + 1)
     given = numbers(answers)
-    lost = len(answers) - len(given)
     assert {status for status, _ in answers} <= {200, 502, 0}
-    assert 0 < lost <= 20
     assert len(set(given)) == len(given)
     stack.wait_until_ready()
+    return len(answers) - len(given)
 
 
 def test_the_roll_up_is_a_job_of_the_stack_which_plain_up_does_not_start(stack: Stack) -> None:
