@@ -127,6 +127,10 @@ class Stack:
         """Returns the ids of the service's containers, the ended ones too."""
         return self.compose("ps", "--all", "--quiet", service).stdout.split()
 
+    def secret(self, name: str) -> str:
+        """Returns a secret, as a replica may read it."""
+        return docker("exec", self.containers("web")[0], "cat", f"/run/secrets/{name}")
+
     def mysql(self, statement: str) -> list[list[str]]:
         """Runs SQL as root in the MySQL container; returns the rows."""
         script = 'MYSQL_PWD=$(cat /run/secrets/mysql_root_password) mysql -h127.0.0.1 -uroot -NBe "$1" "$2"'

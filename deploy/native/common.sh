@@ -46,5 +46,12 @@ need_folder() {
         fail "$(id -un) cannot write to $PWD/.run: give it to $(id -un), or run this as its owner."
 }
 
+# Prints where ./run up answers, by its settings.
+url_here() {
+    local where=(${HTTPS_PORT:+"$HTTPS_PORT" https})
+    # shellcheck disable=SC2153 # HTTP_PORT and HTTPS_PORT are two settings
+    deploy/nginx/url "$HTTP_ADDRESS" "${where[@]:-$HTTP_PORT}"
+}
+
 # Whether ./run up runs in this folder: each of its processes holds a lock on that file (deploy/native/program).
 is_up() { [ -e .run/running ] && ! flock -n .run/running true; }

@@ -8,7 +8,7 @@ from service.counter.settings import CounterSettings
 from service.counter.verification import verify
 from service.platform import cli
 from service.platform.app import App
-from service.platform.database import create_engine
+from service.platform.database import temporary_engine
 from service.platform.settings import DatabaseSettings
 
 
@@ -50,9 +50,8 @@ def register(app: App, settings: CounterSettings) -> None:
 
 
 async def _verify(database: DatabaseSettings, *, verbose: bool) -> int:
-    engine = create_engine(database)
     counters = wrong = read = 0
-    try:
+    async with temporary_engine(database) as engine:
         async for verdict in verify(engine):
             counters += 1
             read += verdict.receipts
@@ -61,16 +60,13 @@ async def _verify(database: DatabaseSettings, *, verbose: bool) -> int:
                 click.echo(f"{verdict.name}: {verdict.finding}")
             elif verbose:
                 click.echo(f"{verdict.name}: {verdict.total}, right ({verdict.receipts} receipts)")
-    finally:
-        await engine.dispose()
     click.echo(f"{counters} counters, {read} receipts read, {wrong} counters wrong")
     return 1 if wrong else 0
 
 
 async def _roll_up(database: DatabaseSettings, retention: int) -> int:
-    engine = create_engine(database)
     total = busy = 0
-    try:
+    async with temporary_engine(database) as engine:
         async for rolled_up in roll_up(engine, retention):
             if rolled_up.receipts is None:
                 busy += 1
@@ -79,20 +75,16 @@ async def _roll_up(database: DatabaseSettings, retention: int) -> int:
                 total += rolled_up.receipts
                 click.echo(f"{rolled_up.name}: {rolled_up.receipts} receipts")
         left_over = await delete_left_over(engine)
-    finally:
-        await engine.dispose()
     click.echo(f"{total} receipts rolled up, {left_over} of deleted counters deleted, {busy} counters left to another")
     return 0
 
 
 async def _fill_gaps(database: DatabaseSettings, name: str) -> int:
-    engine = create_engine(database)
     try:
-        filled = await fill_gaps(engine, name)
+        async with temporary_engine(database) as engine:
+            filled = await fill_gaps(engine, name)
     except NotFilled as error:
         click.echo(f"{name}: {error}", err=True)
         return 1
-    finally:
-        await engine.dispose()
     click.echo(f"{name}: {filled} numbers were without a receipt, and have one now")
     return 0

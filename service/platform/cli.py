@@ -10,7 +10,7 @@ import click
 from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from service.platform.database import create_engine
+from service.platform.database import temporary_engine
 from service.platform.settings import DatabaseSettings
 
 UNAVAILABLE = 69
@@ -29,12 +29,8 @@ def run(command: Coroutine[None, None, int]) -> NoReturn:
 @asynccontextmanager
 async def transaction(database: DatabaseSettings) -> AsyncIterator[AsyncConnection]:
     """Lends a connection, and commits at the end of the block."""
-    engine = create_engine(database)
-    try:
-        async with engine.begin() as connection:
-            yield connection
-    finally:
-        await engine.dispose()
+    async with temporary_engine(database) as engine, engine.begin() as connection:
+        yield connection
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:

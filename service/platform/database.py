@@ -122,6 +122,16 @@ def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None, c
     return engine
 
 
+@asynccontextmanager
+async def temporary_engine(settings: DatabaseSettings) -> AsyncIterator[AsyncEngine]:
+    """Lends an engine without a pool, for commands and jobs, and disposes of it at the end of the block."""
+    engine = create_engine(settings)
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
 def run_at_connect(engine: Engine, statement: str) -> None:
     """Executes the statement on each new connection, after SQLAlchemy's SET NAMES."""
 

@@ -42,10 +42,14 @@ def status_of(jobs: Sequence[Job]) -> Part:
     """Returns what `quart status` says of the jobs, a line for each."""
 
     async def lines(connection: AsyncConnection) -> list[Line]:
-        rows = {row.name: row for row in await connection.execute(_ALL)}
+        rows = await _rows(connection)
         return [_line(one, *_last(rows.get(one.name))) for one in sorted(jobs)]
 
     return lines
+
+
+async def _rows(connection: AsyncConnection) -> dict[str, Row[Any]]:
+    return {row.name: row for row in await connection.execute(_ALL)}
 
 
 def _line(one: Job, last: str, _ended: str, became: str) -> Line:
@@ -55,7 +59,7 @@ def _line(one: Job, last: str, _ended: str, became: str) -> Line:
 
 async def _list(database: DatabaseSettings, jobs: Sequence[Job]) -> int:
     async with cli.transaction(database) as connection:
-        rows = {row.name: row for row in await connection.execute(_ALL)}
+        rows = await _rows(connection)
     now = datetime.now(UTC)
     lines = []
     for one in sorted(jobs):

@@ -12,16 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.platform import cli
 from service.platform.app import App
-from service.platform.database import create_engine
+from service.platform.database import temporary_engine
 from service.platform.health import Readiness
 
 NEARLY_ALL = 0.9
 """The part of max_connections above which there are too few left for a deploy or a burst."""
 
 _SERVER = text("SELECT VERSION(), (SELECT version_num FROM alembic_version), @@max_connections")
-_COUNTS = text(
-    "SHOW GLOBAL STATUS WHERE Variable_name IN ('Uptime', 'Threads_connected', 'Max_used_connections', 'Connections')"
-)
+_COUNTS = text("SHOW GLOBAL STATUS WHERE Variable_name IN ('Uptime', 'Threads_connected', 'Max_used_connections')")
 _SIZE = text(
     "SELECT COALESCE(SUM(data_length + index_length), 0) FROM information_schema.tables WHERE table_schema = DATABASE()"
 )
@@ -69,8 +67,7 @@ async def _status(app: App) -> int:
 async def _lines(app: App) -> AsyncIterator[Line]:
     if app.settings.version:
         yield Line("version", app.settings.version)
-    engine = create_engine(app.settings.database)
-    try:
+    async with temporary_engine(app.settings.database) as engine:
         reason, _ = await Readiness(app).check_database(engine)
         if reason is not None:
             yield Line("readiness", reason, 'docs/runbook.md, "When it is not well"')
@@ -79,8 +76,6 @@ async def _lines(app: App) -> AsyncIterator[Line]:
             for part in app.extensions["status"]:
                 for line in await part(connection):
                     yield line
-    finally:
-        await engine.dispose()
 
 
 async def _database(connection: AsyncConnection) -> list[Line]:

@@ -14,21 +14,17 @@ def kept(stack: Stack) -> Stack:
     return stack
 
 
-def secret(stack: Stack) -> str:
-    return docker("exec", stack.containers("web")[0], "cat", "/run/secrets/secret_key")
-
-
 def test_down_and_up_again_keeps_the_data_and_the_secrets(kept: Stack) -> None:
-    before = secret(kept)
+    before = kept.secret("secret_key")
     kept.compose("down")
     assert not kept.containers("mysql")
     kept.up()
     assert kept.mysql("SELECT word FROM kept") == [["🐘"]]
-    assert secret(kept) == before
+    assert kept.secret("secret_key") == before
 
 
 def test_secrets_that_were_lost_beside_data_are_renewed_only_on_demand(kept: Stack) -> None:
-    before = secret(kept)
+    before = kept.secret("secret_key")
     kept.compose("down")
     docker("volume", "rm", f"{kept.project}_secrets")
     assert kept.compose("up", "--detach", check=False).returncode != 0
@@ -38,4 +34,4 @@ def test_secrets_that_were_lost_beside_data_are_renewed_only_on_demand(kept: Sta
     kept.up()
     assert kept.status("/livez") == 200
     assert kept.mysql("SELECT word FROM kept") == [["🐘"]]
-    assert secret(kept) != before
+    assert kept.secret("secret_key") != before

@@ -72,19 +72,15 @@ def test_a_deploy_and_a_rollback_replace_all_replicas_and_no_request_fails(deplo
 
 
 def test_new_passwords_and_a_new_key_fail_no_request_and_the_former_password_is_refused(deployed: Stack) -> None:
-    former = {name: secret(deployed, name) for name in ("db_password", "secret_key")}
+    former = {name: deployed.secret(name) for name in ("db_password", "secret_key")}
     (mysql,) = deployed.containers("mysql")
     code, written = under_load(deployed, lambda: run(deployed, "rotate"))
     assert code == 0, written
-    assert secret(deployed, "secret_key_former") == former["secret_key"]
-    for password, status in (former["db_password"], 1), (secret(deployed, "db_password"), 0):
+    assert deployed.secret("secret_key_former") == former["secret_key"]
+    for password, status in (former["db_password"], 1), (deployed.secret("db_password"), 0):
         login = ["docker", "exec", "--env", f"MYSQL_PWD={password}", mysql, "mysql", "-h127.0.0.1", "-utally", "-eDO 0"]
         assert subprocess.run(login, capture_output=True).returncode == status
     deployed.compose("run", "--rm", "--no-deps", "migrate", "current")  # with its own new password
-
-
-def secret(stack: Stack, name: str) -> str:
-    return docker("exec", stack.containers("web")[0], "cat", f"/run/secrets/{name}")
 
 
 def test_a_reload_of_nginx_goes_on_answering_on_a_connection_that_is_kept(deployed: Stack) -> None:
