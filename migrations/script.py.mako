@@ -22,6 +22,8 @@ depends_on: str | Sequence[str] | None = ${repr(depends_on)}
 #   and dropped, and defaults changed, by ALGORITHM=INSTANT; all else is done by ALGORITHM=INPLACE, LOCK=NONE. Alembic's
 #   own functions get it (migrations/algorithms.py); in SQL of op.execute it is written:
 #   ALTER TABLE note ADD COLUMN colour VARCHAR(20) NULL, ALGORITHM=INSTANT
+#   A foreign key of a table that is there needs op.execute("SET SESSION foreign_key_checks = 0") before it, 1 after it:
+#   the server compares rows that are there only while it copies the table. Look by a query for those without a parent.
 # - Expand: the version before this one serves meanwhile, and may be put back. So a new column may be NULL or has a
 #   default, and another type or name is a new column, which this version writes beside the old one.
 # - Contract: what no version uses any longer is dropped by a revision of a later release.
