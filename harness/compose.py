@@ -46,6 +46,12 @@ def inspect(container: str) -> dict[str, Any]:
     return found
 
 
+def health(container: str) -> dict[str, Any]:
+    """Returns what Docker knows of its health: Status, and Log with the last checks' Output."""
+    found: dict[str, Any] = inspect(container)["State"]["Health"]
+    return found
+
+
 @dataclass(frozen=True)
 class Stack:
     """A project of docker-compose.prod.yml, perhaps with files over it."""

@@ -129,7 +129,7 @@ def hypercorn(
         )
     server = Hypercorn(process, port, log)
     try:
-        wait_until(lambda: log.read_text().count("Running on") == workers, process=process, log=log)
+        wait_until(lambda: log.read_text().count("Running on") >= workers, process=process, log=log)
         yield server
     finally:
         stop(process)

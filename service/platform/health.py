@@ -69,6 +69,7 @@ class Readiness:
         """Returns the reason, and logs it where it is another one than before, with what is for the log alone."""
         if reason != self._reason:
             if reason is None:
+                self._app.was_ready.set()
                 log.info("ready")
             else:
                 log.warning("not ready: %s", f"{reason} {cause}".strip())

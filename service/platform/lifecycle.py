@@ -1,4 +1,8 @@
-"""Graceful shutdown of a worker: no request fails by it, whichever process is stopped or dies.
+"""The begin and the end of a worker: no request fails by either, whichever process is stopped or dies.
+
+Until a worker has been ready once it does not listen where other hosts reach it: whoever connects is refused, and can
+turn to another replica since nothing was sent yet. Where only this host reaches it (a loopback address, a Unix socket),
+it listens from the start, and says why it is not ready. One that is no longer ready goes on listening.
 
 A worker that is told to leave
 
@@ -72,11 +76,15 @@ def register(app: App) -> None:
         _leave_after(master, event)
         if not _is_set(event)() and any(map(_is_bound, given.sockets)):
             raise RuntimeError("Hypercorn was told to load its workers anew (SIGHUP), which cannot be: start it anew.")
-        servers = _remember_servers(given.sockets)
-        leaving = asyncio.create_task(_leave(given, event, servers, app.settings.shutdown_delay))
+        if given.config.use_reloader:  # whose new workers get sockets that listen already
+            app.was_ready.set()
+        servers = _remember_servers(given.sockets, app.was_ready)
+        listening = asyncio.create_task(_listen(servers, app.was_ready, event))
+        leaving = asyncio.create_task(_leave(given, event, servers, listening, app.settings.shutdown_delay))
         yield
-        leaving.cancel()
-        await asyncio.gather(leaving, return_exceptions=True)
+        for task in listening, leaving:
+            task.cancel()
+        await asyncio.gather(listening, leaving, return_exceptions=True)
 
 
 def draining() -> bool:
@@ -131,25 +139,40 @@ def _leave_after(master: BaseProcess, event: Event) -> None:
     loop.add_reader(master.sentinel, master_is_gone)
 
 
-def _remember_servers(sockets: Sequence[socket.socket]) -> list[asyncio.Server]:
+def _remember_servers(sockets: Sequence[socket.socket], may_listen: asyncio.Event) -> list[asyncio.Server]:
     """Returns a list to which the servers with these sockets are added: Hypercorn keeps them to itself.
 
-    It starts them when the application has started.
+    It starts them when the application has started. Those that other hosts reach do not listen before they may.
     """
     servers: list[asyncio.Server] = []
     start_server = asyncio.start_server
 
     async def start_and_remember(*arguments: Any, **named: Any) -> asyncio.Server:
-        server = await start_server(*arguments, **named)
-        if named.get("sock") in sockets:
-            servers.append(server)
+        own = named.get("sock")
+        if own is None or own not in sockets:
+            return await start_server(*arguments, **named)
+        server = await start_server(*arguments, **named, start_serving=may_listen.is_set() or _is_local(own))
+        servers.append(server)
         return server
 
     asyncio.start_server = start_and_remember
     return servers
 
 
-async def _leave(given: _Given, event: Event, servers: Sequence[asyncio.Server], delay: float) -> None:
+async def _listen(servers: Sequence[asyncio.Server], may_listen: asyncio.Event, event: Event) -> None:
+    """Has the servers that do not listen yet do so when they may; if one cannot, has all workers leave."""
+    await may_listen.wait()
+    try:
+        for server in servers:
+            await server.start_serving()
+    except OSError:
+        log.exception("this worker cannot listen, and leaves")
+        event.set()
+
+
+async def _leave(
+    given: _Given, event: Event, servers: Sequence[asyncio.Server], listening: asyncio.Task[None], delay: float
+) -> None:
     """Waits until this worker is told to leave, and does what comes before Hypercorn's own way; see the module."""
     is_told = _is_set(event)
     event.is_set = lambda: False  # type: ignore[method-assign]
@@ -157,6 +180,7 @@ async def _leave(given: _Given, event: Event, servers: Sequence[asyncio.Server],
     try:
         while not is_told():  # noqa: ASYNC110  # set by another process
             await asyncio.sleep(EVENT_INTERVAL)
+        listening.cancel()
         given.config.keep_alive_max_requests = 0  # from which number on Hypercorn says Connection: close
         if sys.platform == "linux" and not given.config.use_reloader:  # which gives new workers the same sockets
             await _accept_the_last(shared)
@@ -198,11 +222,16 @@ def _refuse_new(listener: socket.socket) -> None:
     """
     if listener.family not in (socket.AF_INET, socket.AF_INET6):
         return
-    is_local = ip_address(listener.getsockname()[0]).is_loopback
-    others = [name for _, name in socket.if_nameindex() if (name == "lo") != is_local]
+    others = [name for _, name in socket.if_nameindex() if (name == "lo") != _is_local(listener)]
     if others:
         with contextlib.suppress(OSError):
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, others[0].encode())
+
+
+def _is_local(listener: socket.socket) -> bool:
+    """Whether no other host reaches the socket."""
+    is_ip = listener.family in (socket.AF_INET, socket.AF_INET6)
+    return not is_ip or ip_address(listener.getsockname()[0]).is_loopback
 
 
 def _is_bound(listener: socket.socket) -> bool:

@@ -7,12 +7,13 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
-from harness.compose import Stack, docker, inspect, new_stack
+from harness.compose import Stack, docker, health, logged, new_stack
 from harness.processes import wait_until
 from tests.deploy.deploys import FACTORY, change, commit, run, stack_of_a_repository, tags, under_load
 
@@ -27,14 +28,14 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield stack
 
 
-def test_no_request_fails_when_replicas_come_and_go(deployed: Stack) -> None:
+def test_no_request_fails_when_replicas_come_and_go_and_the_database_of_one_comes_late(deployed: Stack) -> None:
     first, second = deployed.containers("web")
 
     def come_and_go() -> None:
         try:
+            restart_without_its_database_at_first(deployed, second)
             deployed.up("--no-recreate", "--scale", "web=4")
-            for replica in (first, second):
-                restart(replica)
+            restart(first)
             deployed.up("--no-recreate", "--scale", "web=1")
         finally:
             deployed.up("--no-recreate")
@@ -45,7 +46,22 @@ def test_no_request_fails_when_replicas_come_and_go(deployed: Stack) -> None:
 
 def restart(container: str) -> None:
     docker("restart", container)
-    wait_until(lambda: inspect(container)["State"]["Health"]["Status"] == "healthy")
+    wait_until(lambda: health(container)["Status"] == "healthy")
+
+
+def restart_without_its_database_at_first(stack: Stack, container: str) -> None:
+    network = f"{stack.project}_database"
+    docker("stop", container)
+    docker("network", "disconnect", network, container)
+    try:
+        docker("start", container)
+        wait_until(lambda: any("error 2003" in check["Output"] for check in health(container)["Log"]))
+        begin = datetime.now(UTC).isoformat()
+        wait_until(lambda: len(stack.access_log(since=begin)) > 1000)
+    finally:
+        docker("network", "connect", network, container)
+    wait_until(lambda: health(container)["Status"] == "healthy")
+    assert "not ready: The database cannot be used (error 2003)" in logged(container)
 
 
 def test_a_deploy_and_a_rollback_replace_all_replicas_and_no_request_fails(deployed: Stack) -> None:

@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import httpx
 import pytest
 
-from harness.compose import Stack, docker, inspect, logged
+from harness.compose import Stack, docker, health, inspect, logged
 from harness.processes import wait_until
 
 pytestmark = pytest.mark.compose
@@ -130,12 +129,6 @@ def test_replicas_get_ready_again_by_themselves_and_up_ends_well_after_their_dat
         assert "not ready: The database cannot be used (error 2003)" in log
         assert "Traceback" not in log
         assert "never retrieved" not in log
-
-
-def health(container: str) -> dict[str, Any]:
-    """Returns what Docker knows of its health: Status, and Log with the last checks' Output."""
-    found: dict[str, Any] = inspect(container)["State"]["Health"]
-    return found
 
 
 def test_the_whole_stack_survives_a_restart_of_every_container_at_once(stack: Stack) -> None:

@@ -6,14 +6,15 @@ from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
 from harness.databases import Database
-from harness.processes import Hypercorn, wait_until
-from tests.conftest import Start
+from harness.processes import Hypercorn, free_port, hypercorn, is_ready, wait_until
+from tests.conftest import MakeTables, Start
 
 pytestmark = pytest.mark.any_database
 
@@ -106,6 +107,43 @@ def test_each_connection_is_served_or_refused_however_many_begin_while_the_worke
         for client in clients:
             client.result()
     assert set(ended) == {"HTTP/1.1 200", "refused"}
+    assert server.process.wait(10) == 0
+    assert not server.logged("Traceback")
+
+
+@pytest.fixture
+def not_ready(empty_database: Database, environment: dict[str, str], tmp_path: Path) -> Iterator[tuple[Hypercorn, int]]:
+    """A server whose database has no tables yet, and a second port of it, to which other hosts may connect."""
+    port = free_port()
+    with hypercorn(environment, tmp_path / "log", workers=1, options=["--bind", f"0.0.0.0:{port}"]) as server:
+        yield server, port
+
+
+def connects(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_other_hosts_are_refused_until_a_worker_is_ready_and_not_when_it_no_longer_is(
+    not_ready: tuple[Hypercorn, int], empty_database: Database, make_tables: MakeTables
+) -> None:
+    server, port = not_ready
+    assert "revision none" in httpx.get(f"{server.url}/readyz").json()["detail"]
+    assert not connects(port)
+    make_tables(empty_database)
+    wait_until(lambda: connects(port))
+    wait_until(lambda: is_ready(server))
+    empty_database.execute("DROP TABLE alembic_version")
+    wait_until(lambda: not is_ready(server))
+    assert httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 503
+
+
+def test_a_worker_that_never_was_ready_leaves_in_order(not_ready: tuple[Hypercorn, int]) -> None:
+    server, _ = not_ready
+    server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(10) == 0
     assert not server.logged("Traceback")
 
