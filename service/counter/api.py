@@ -9,6 +9,7 @@ from quart import Blueprint, Response, current_app, request, url_for
 from quart_schema import document_headers, document_querystring, document_request, document_response, security_scheme
 
 from service.counter import commands, queries
+from service.counter.batch import Replayed
 from service.counter.errors import NoSuchCounter, NoSuchReceipt
 from service.counter.models import (
     Counted,
@@ -23,8 +24,9 @@ from service.counter.models import (
     ReceiptRead,
 )
 from service.counter.names import check_name
-from service.platform.idempotency import idempotency_key
-from service.platform.openapi import API, problems
+from service.counter.negotiation import TEXT, prefers, text
+from service.platform.idempotency import REPLAYED, idempotency_key
+from service.platform.openapi import API, media_types, problems
 from service.platform.request_data import MalformedParameter, answer, body, query, read_body
 from service.platform.tokens import require_token
 
@@ -51,6 +53,7 @@ blueprint = Blueprint("api", __name__, url_prefix="/counters")
 @document_headers(KeyHeader)
 @document_request(NewHit)
 @document_response(Counted)
+@media_types(TEXT)
 @problems(400, 401, 403, 404, 408, 409, 413, 415, 422, 503, 504)
 @security_scheme([{"bearer": []}])
 async def hit(name: str) -> Response:
@@ -63,7 +66,13 @@ async def hit(name: str) -> Response:
     lanes = current_app.extensions["lanes"]
     create = lanes.settings.auto_create
     receipt = await lanes.hit(check_name(name), new.amount, key, create=create)
-    return answer(Counted(name, receipt.last, receipt.first, receipt.last, receipt.key.hex()))
+    if prefers(TEXT) == TEXT:
+        response = text(receipt.last)
+    else:
+        response = answer(Counted(name, receipt.last, receipt.first, receipt.last, receipt.key.hex()))
+    if isinstance(receipt, Replayed):
+        response.headers[REPLAYED] = "true"
+    return response
 
 
 @blueprint.get("")
@@ -82,13 +91,14 @@ async def counters() -> Response:
 
 @blueprint.get("/<name>")
 @document_response(Counter)
+@media_types(TEXT)
 @problems(400, 404, 503, 504)
 async def counter(name: str) -> Response:
     """Reads the counter without counting."""
     found = await queries.read(check_name(name))
     if found is None:
         raise NoSuchCounter
-    return answer(found)
+    return text(found.value) if prefers(TEXT) == TEXT else answer(found)
 
 
 @blueprint.put("/<name>")

@@ -20,6 +20,10 @@ class Receipt(NamedTuple):
     last: int
 
 
+class Replayed(Receipt):
+    """One whose numbers were given to an earlier hit with the same Idempotency-Key."""
+
+
 class Hit:
     """One request to count: `amount` numbers, under an Idempotency-Key or none. `deadline` is the event loop's time."""
 
@@ -98,13 +102,17 @@ class Batch:
                     total += hit.amount
         return Plan(total, list(receipts.values()))
 
-    def settle(self, counter_id: int, receipts: Mapping[bytes, Receipt]) -> None:
-        """Answers the hits whose receipts are among these, by key; the others remain."""
+    def settle(self, counter_id: int, receipts: Mapping[bytes, Receipt], *, are_earlier: bool = False) -> None:
+        """Answers the hits whose receipts are among these, by key; the others remain.
+
+        `are_earlier`: those with an Idempotency-Key were counted by earlier hits, and not by an attempt of this batch.
+        """
         if not receipts:
             return
         left = []
         shared = receipts.get(self.key)
         first = shared.first if shared else 0
+        seen: set[bytes] = set()
         for hit in self.hits:
             if hit.key is None:
                 if shared:
@@ -114,7 +122,8 @@ class Batch:
                     left.append(hit)
             elif receipt := receipts.get(receipt_key(counter_id, hit.key)):
                 if receipt.last - receipt.first + 1 == hit.amount:
-                    hit.accept(receipt)
+                    hit.accept(Replayed(*receipt) if are_earlier or receipt.key in seen else receipt)
+                    seen.add(receipt.key)
                 else:
                     hit.refuse(IdempotencyKeyReused())
             else:

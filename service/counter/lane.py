@@ -286,7 +286,7 @@ class Lane:
             batch.refuse(batch.hits, NoSuchCounter)
             return True
         if keys := batch.receipt_keys(counter_id):
-            batch.settle(counter_id, await connection.look_up(counter_id, keys))
+            batch.settle(counter_id, await connection.look_up(counter_id, keys), are_earlier=True)
         is_counted = await self._count(connection, batch, counter_id)
         if connection.times:
             self._pace.note(begun, connection.times)
@@ -313,8 +313,8 @@ class Lane:
         found = await connection.look_up(counter_id, [batch.key, *batch.receipt_keys(counter_id)])
         # The row is locked and the receipts are read: nothing that was begun earlier can still happen.
         self.lost.difference_update(killed)
+        batch.settle(counter_id, found, are_earlier=not batch.in_doubt)
         batch.in_doubt = False
-        batch.settle(counter_id, found)
         batch.refuse_what_has_no_room(count)
         return await self._count(connection, batch, counter_id)
 

@@ -3,7 +3,8 @@
 from quart import Blueprint, Response, current_app, request
 from werkzeug.exceptions import ServiceUnavailable
 
-from service.platform.idempotency import idempotency_key
+from service.counter.batch import Replayed
+from service.platform.idempotency import REPLAYED, idempotency_key
 from service.platform.request_data import read_body
 
 COUNTER = "page"
@@ -26,7 +27,10 @@ async def hit() -> Response:
     key = idempotency_key(request.headers)
     await read_body()
     receipt = await current_app.extensions["lanes"].hit(COUNTER, key=key, create=True)
-    return _page(f"<h1>Counter: {receipt.last}</h1>")
+    page = _page(f"<h1>Counter: {receipt.last}</h1>")
+    if isinstance(receipt, Replayed):
+        page.headers[REPLAYED] = "true"
+    return page
 
 
 def _is_prefetch() -> bool:

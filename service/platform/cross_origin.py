@@ -3,9 +3,10 @@
 from quart_cors import cors
 
 from service.platform.app import App
+from service.platform.idempotency import REPLAYED
 
 REQUEST_HEADERS = "Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID"
-ANSWER_HEADERS = "Location", "Retry-After", "WWW-Authenticate", "X-Request-ID"
+ANSWER_HEADERS = REPLAYED, "Location", "Retry-After", "WWW-Authenticate", "X-Request-ID"
 
 MAX_AGE = 600
 """Seconds for which a browser need not ask again whether a request is allowed."""

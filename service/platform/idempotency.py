@@ -15,6 +15,9 @@ _BARE = re.compile(r"[!#-+\--~]+")
 
 _LONGEST = 255
 
+REPLAYED = "Idempotent-Replayed"
+"""The header of an answer that was given before, as other services call it; its value is `true`."""
+
 
 class MalformedKey(Problem):
     """The Idempotency-Key cannot be taken."""

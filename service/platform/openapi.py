@@ -18,6 +18,7 @@ from quart_schema.openapi import HttpSecurityScheme, OpenAPIProvider
 from werkzeug.routing import Rule
 
 from service.platform.app import App
+from service.platform.idempotency import REPLAYED
 
 _View = TypeVar("_View", bound=Callable[..., Any])
 
@@ -73,6 +74,16 @@ def problems(*statuses: int) -> Callable[[_View], _View]:
     return document
 
 
+def media_types(*types: str) -> Callable[[_View], _View]:
+    """Documents further media types of a view's 200 response, whose body is text."""
+
+    def document(view: _View) -> _View:
+        view.media_types = types  # type: ignore[attr-defined]
+        return view
+
+    return document
+
+
 def register(app: App, api: API) -> None:
     """Adds the routes. Each worker generates the document at the first request for it."""
     app.config.update(
@@ -100,6 +111,9 @@ class _Provider(OpenAPIProvider):
         for path in paths.values():
             for method, operation in path.items():
                 self._complete(method, operation, getattr(view, "problems", ()))
+                for media_type in getattr(view, "media_types", ()):
+                    ok = operation["responses"].setdefault(200, {"description": operation["summary"], "content": {}})
+                    ok["content"][media_type] = {"schema": {"type": "string"}}
         return paths, {**components, **_components(ProblemDetails)[1]}
 
     def build_response_object(self, model: Any, headers_model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -119,6 +133,9 @@ class _Provider(OpenAPIProvider):
         for parameter in operation["parameters"]:
             if parameter["in"] == "path":
                 parameter["schema"] = self._api.path_parameters[parameter["name"]]
+            elif parameter["name"] == "Idempotency-Key":
+                replayed = {"description": "`true` where it was given before.", "schema": {"const": "true"}}
+                operation["responses"][200]["headers"] = {REPLAYED: replayed}
 
 
 def _components(model: Any) -> tuple[dict[str, Any], dict[str, Any]]:

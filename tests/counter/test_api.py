@@ -89,12 +89,25 @@ def test_twenty_who_make_a_counter_at_once_make_it_once(client: httpx.Client, na
 def test_a_key_gives_its_numbers_again_and_none_for_another_amount(client: httpx.Client, name: str) -> None:
     client.put(f"/counters/{name}")
     key = {"Idempotency-Key": '"k-1"'}
-    first = client.post(f"/counters/{name}/hits", json={"amount": 3}, headers=key).json()
-    client.post(f"/counters/{name}/hits")
-    assert client.post(f"/counters/{name}/hits", json={"amount": 3}, headers=key).json() == first
+    first = client.post(f"/counters/{name}/hits", json={"amount": 3}, headers=key)
+    other = client.post(f"/counters/{name}/hits")
+    replayed = client.post(f"/counters/{name}/hits", json={"amount": 3}, headers=key)
+    assert replayed.json() == first.json()
+    assert replayed.headers["idempotent-replayed"] == "true"
+    assert "idempotent-replayed" not in {**first.headers, **other.headers}
     again = client.post(f"/counters/{name}/hits", headers=key)
     assert problem(again) == (422, "idempotency-key-reused")
     assert client.get(f"/counters/{name}").json()["value"] == 4
+
+
+def test_a_script_that_asks_for_text_gets_the_number_alone(client: httpx.Client, name: str) -> None:
+    client.put(f"/counters/{name}", json={"start": LARGEST - 1})
+    plain = {"Accept": "text/plain"}
+    for answer in client.post(f"/counters/{name}/hits", headers=plain), client.get(f"/counters/{name}", headers=plain):
+        assert (answer.text, answer.headers["content-type"]) == (f"{LARGEST}\n", "text/plain; charset=utf-8")
+        assert answer.headers["cache-control"] == "no-store"
+    assert problem(client.get("/counters/none", headers=plain)) == (404, "no-such-counter")
+    assert client.get(f"/counters/{name}", headers=[(b"Accept", b"text/\xff;q=\xe9, */*")]).json()["name"] == name
 
 
 async def test_a_hit_that_has_no_room_does_no_harm_to_those_beside_it(service: Hypercorn, name: str) -> None:

@@ -73,6 +73,8 @@ def test_the_document_says_what_the_decorators_cannot(service: Hypercorn) -> Non
     assert [p["name"] for p in hit["parameters"] if p["in"] == "header"] == ["Idempotency-Key"]
     assert {"200", "400", "401", "403", "404", "409", "415", "422", "503", "504"} <= set(hit["responses"])
     assert "application/problem+json" in hit["responses"]["422"]["content"]
+    assert list(hit["responses"]["200"]["headers"]) == ["Idempotent-Replayed"]
+    assert set(hit["responses"]["200"]["content"]) == {"application/json", "text/plain"}
     assert set(api["paths"]["/counters/{name}"]["delete"]["responses"]) >= {"204", "404"}
     references = re.findall(r'"#/components/schemas/(\w+)"', json.dumps(api))
     assert set(references) <= set(api["components"]["schemas"])

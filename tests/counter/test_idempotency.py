@@ -21,6 +21,7 @@ def test_a_key_from_a_hundred_clients_at_once_on_all_workers_is_counted_once(dat
         answers = list(threads.map(hit, range(100)))
     assert {answer.status_code for answer in answers} == {200}
     assert {number_in(answer.text) for answer in answers} == {1}
+    assert sorted(answer.headers.get("idempotent-replayed", "") for answer in answers) == ["", *["true"] * 99]
     assert audit(database) == 1
     assert number_in(httpx.get(services[0].url).text) == 2
 

@@ -11,7 +11,7 @@ import pytest
 
 from harness.databases import Database
 from harness.proxy import LOGIN, Cut, Moment, Proxy, proxy
-from service.counter.batch import Receipt
+from service.counter.batch import Receipt, Replayed
 from service.counter.errors import NoSuchCounter
 from service.counter.lanes import Lanes
 from service.counter.tables import LARGEST
@@ -92,6 +92,8 @@ async def test_a_lost_connection_costs_no_number_and_gives_none_twice(
         assert [(r.first, r.last) for r in (one, three, a, b)] == [(1, 1), (2, 4), (5, 5), (6, 7)]
         assert a_again == a == await lanes.hit(name, 1, "a")
         assert await lanes.hit(name, 2, "b") == b
+        answers = [one, a, three, b, a_again, await lanes.hit(name, 1, "a"), await lanes.hit(name, 2, "b")]
+        assert [isinstance(answer, Replayed) for answer in answers] == [False] * 4 + [True] * 3
         assert audit(shared, name) == 7
         assert (await lanes.hit(name)).last == 8
 
