@@ -50,6 +50,9 @@ SECRET_KEY = "a secret key of the tests"
 NEEDS = {
     "compose": (docker_answers, "no Docker engine answers here (the compose stack, MySQL)"),
     "acme": (lambda: shutil.which("pebble") is not None, "pebble is not installed (an ACME server)"),
+    # --- counter
+    "node": (lambda: shutil.which("node") is not None, "node is not installed (clients in JavaScript)"),
+    # --- end of counter
     "browser": (lambda: shutil.which("chromedriver") is not None, "chromedriver is not installed (pages in a browser)"),
 }
 """What the tests with a marker need: whether it is here, and what is missing if not."""
