@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 
 from harness.compose import Stack, docker
 from harness.processes import free_port, is_ok, stop, wait_until
+from service.platform.settings import ROOT
 from tests.deploy.deploys import FACTORY, change, commit, run, stack_of_a_repository, tags, under_load
 
 pytestmark = [pytest.mark.compose, pytest.mark.rehearsal]
@@ -84,18 +86,32 @@ def interrupt_when_one_leaves(stack: Stack) -> None:
     assert "1 of 2 replicas replaced" in written
 
 
-def test_images_come_from_a_registry(tmp_path: Path) -> None:
+def test_images_of_a_release_come_from_a_registry(tmp_path: Path) -> None:
     with registry(tmp_path) as address, stack_of_a_repository(tmp_path / "tally", f"{address}/") as stack:
         tag = change(stack, FACTORY, "# of the registry\n")
-        tagged = stack.over(IMAGE_TAG=tag)
-        tagged.compose("build")
-        tagged.compose("push", "--quiet", "secrets", "mysql", "nginx")
+        with base_images(address) as bases:
+            code, written = run(stack.over(**bases), "release", "--here", f"v{tag}")
+        assert (code, written.count("@sha256:")) == (0, 3), written
         for image in docker("images", "--format", "{{.Repository}}:{{.Tag}}").split():
             if image.startswith(stack.environment["IMAGE_NAME"]) and image.endswith(f":{tag}"):
                 docker("rmi", image)
         assert run(stack, "deploy", "--pull", "unknown")[0] == 1
         code, written = under_load(stack, lambda: run(stack, "deploy", "--pull", tag))
         assert (code, tags(stack)) == (0, [tag] * 2), written
+
+
+@contextmanager
+def base_images(address: str) -> Iterator[dict[str, str]]:
+    """Pushes what the Dockerfile's tags are here; yields the variables that name the images in the registry."""
+    found = re.findall(r"^FROM (\S+) AS (\w+)-by-tag$", (ROOT / "deploy/Dockerfile").read_text(), re.MULTILINE)
+    pushed = {f"{name.upper()}_IMAGE": f"{address}/{image}" for image, name in found}
+    try:
+        for image, _ in found:
+            docker("tag", image, f"{address}/{image}")
+            docker("push", "--quiet", f"{address}/{image}")
+        yield pushed
+    finally:
+        docker("rmi", *pushed.values())
 
 
 @contextmanager
