@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.nginx import Upstream, die, nginx, say_nothing, upstream
+from harness.nginx import Upstream, answer, die, nginx, say_nothing, upstream
 from harness.processes import free_port, wait_until
 
 pytestmark = pytest.mark.nginx
@@ -91,6 +91,19 @@ def test_no_server_at_all_is_said_to_have_done_nothing_and_to_be_tried_again(tmp
             assert answered.status == 503
             assert answered.headers["retry-after"] == "1"
             assert "not carried out" in answered.text
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_server_that_refused_a_moment_ago_is_asked_where_all_others_refuse(method: str, tmp_path: Path) -> None:
+    port = free_port()
+    with ExitStack() as stack:
+        leaving = [stack.enter_context(upstream(answer(Connection="close"))).address for _ in range(3)]
+        with nginx(tmp_path, f"127.0.0.1:{port}", *leaving) as proxy:
+            assert [proxy.get().status for _ in range(8)] == [200] * 8
+            with upstream(port=port) as back:
+                stack.close()
+                assert proxy.get("/", method, "body").status == 200
+                assert [request.body for request in back.requests] == [b"body"]
 
 
 def test_a_server_that_comes_back_is_used_within_seconds(service: Upstream, tmp_path: Path) -> None:
