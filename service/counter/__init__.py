@@ -4,7 +4,7 @@ A hit comes in by a route (`page`, `api`), waits in the queue (`hit_queue`) of i
 counted with others (`batch`) in one transaction (`connections`).
 """
 
-from service.counter import api, badges, cli, jobs, page
+from service.counter import api, badges, cli, export, jobs, page
 from service.counter.connections import TRIES, LaneConnections
 from service.counter.lanes import Lanes
 from service.counter.settings import load_counter_settings
@@ -24,6 +24,7 @@ def register(app: App) -> None:
     app.register_blueprint(page.blueprint)
     app.register_blueprint(api.blueprint)
     app.register_blueprint(badges.blueprint)
+    app.register_blueprint(export.blueprint)
     openapi.register(app, api.DESCRIBED)
     cli.register(app, settings)
     jobs.register(app, settings)

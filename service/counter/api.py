@@ -38,10 +38,11 @@ _RECEIPT = re.compile(r"[0-9a-f]{32}")
 DESCRIBED = API(
     title="Tally",
     version="0.1.0",
-    blueprints=("api", "badges"),
+    blueprints=("api", "badges", "export"),
     path_parameters={
         "name": {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,62}$"},
         "receipt": {"type": "string", "pattern": f"^{_RECEIPT.pattern}$"},
+        "form": {"type": "string", "enum": ["csv", "ndjson"]},
     },
     errors="See docs/counter/api.md.",
 )

@@ -4,7 +4,7 @@ Times are the database's, in UTC, with their zone.
 """
 
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import bindparam, func, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -32,6 +32,38 @@ RECEIPT = (
     .join(counter, counter.c.id == receipt.c.counter_id)
     .where(receipt.c.key == bindparam("key"), counter.c.name == bindparam("name"))
 )
+RECEIPTS = (
+    select(receipt.c.key, receipt.c.first, receipt.c.last, receipt.c.created_at)
+    .with_hint(receipt, IN_ORDER)
+    .where(
+        receipt.c.counter_id == bindparam("counter_id"),
+        receipt.c.first > bindparam("after"),
+        receipt.c.first <= bindparam("until"),
+    )
+    .order_by(receipt.c.first)
+    .limit(bindparam("limit"))
+)
+_OLDEST_RECEIPT = (
+    select(receipt.c.created_at)
+    .where(receipt.c.counter_id == counter.c.id)
+    .order_by(receipt.c.created_at)
+    .limit(1)
+    .scalar_subquery()
+)
+_OLDEST_HOUR = (
+    select(history.c.hour)
+    .where(history.c.counter_id == counter.c.id)
+    .order_by(history.c.hour)
+    .limit(1)
+    .scalar_subquery()
+)
+EXTENT = select(
+    counter.c.id,
+    counter.c.count.label("last"),
+    func.utc_timestamp().label("now"),
+    _OLDEST_RECEIPT.label("oldest_receipt"),
+    _OLDEST_HOUR.label("oldest_hour"),
+).where(counter.c.name == bindparam("name"))
 ID = select(counter.c.id).where(counter.c.name == bindparam("name"))
 
 # One statement, since a roll-up moves hits from the one table to the other meanwhile.
@@ -50,6 +82,18 @@ _ALL_HITS = union_all(
 _TIME = func.date_format(_ALL_HITS.c.time, bindparam("form")).label("bucket")
 HISTORY = select(_TIME, func.sum(_ALL_HITS.c.hits).label("hits")).group_by("bucket").order_by("bucket")
 
+By = Literal["hour", "day"]
+
+
+class Extent(NamedTuple):
+    """How far a counter's receipts and history reach at this moment: `oldest` is the hour of the oldest, if any."""
+
+    id: int
+    last: int
+    now: datetime
+    oldest: datetime | None
+
+
 _FORMS = {"hour": "%Y-%m-%dT%H:00:00+00:00", "day": "%Y-%m-%dT00:00:00+00:00"}
 
 
@@ -64,8 +108,8 @@ async def read_by(connection: AsyncConnection, name: str) -> Counter | None:
     row = (await connection.execute(COUNTER, {"name": name})).one_or_none()
     if row is None:
         return None
-    last_hit = None if row.last_hit is None else _in_utc(row.last_hit)
-    return Counter(row.name, row.title, row[2], row.start, _in_utc(row.created_at), last_hit)
+    last_hit = None if row.last_hit is None else in_utc(row.last_hit)
+    return Counter(row.name, row.title, row[2], row.start, in_utc(row.created_at), last_hit)
 
 
 async def names_after(after: str, limit: int) -> list[str]:
@@ -78,22 +122,53 @@ async def receipt_of(name: str, key: bytes) -> ReceiptRead | None:
     """Returns the counter's receipt with this key."""
     async with transaction() as connection:
         row = (await connection.execute(RECEIPT, {"key": key, "name": name})).one_or_none()
-    return None if row is None else ReceiptRead(name, key.hex(), row.first, row.last, _in_utc(row.created_at))
+    return None if row is None else ReceiptRead(name, key.hex(), row.first, row.last, in_utc(row.created_at))
 
 
-async def hits_by(name: str, by: Literal["hour", "day"], start: datetime, end: datetime) -> list[Bucket] | None:
+async def hits_by(name: str, by: By, start: datetime, end: datetime) -> list[Bucket] | None:
     """Returns the hours or days (UTC) of the span that have hits, oldest first; None if there is no such counter.
 
     `start` (included) and `end` (not) are whole hours.
     """
-    span = {"start": start.astimezone(UTC).replace(tzinfo=None), "end": end.astimezone(UTC).replace(tzinfo=None)}
     async with transaction() as connection:
         counter_id = (await connection.execute(ID, {"name": name})).scalar_one_or_none()
         if counter_id is None:
             return None
-        rows = (await connection.execute(HISTORY, {"counter_id": counter_id, "form": _FORMS[by], **span})).all()
+        return await _hits_of(connection, counter_id, by, start, end)
+
+
+async def hits_of(counter_id: int, by: By, start: datetime, end: datetime) -> list[Bucket]:
+    """Returns the same of the counter with this id."""
+    async with transaction() as connection:
+        return await _hits_of(connection, counter_id, by, start, end)
+
+
+async def _hits_of(
+    connection: AsyncConnection, counter_id: int, by: By, start: datetime, end: datetime
+) -> list[Bucket]:
+    span = {"start": start.astimezone(UTC).replace(tzinfo=None), "end": end.astimezone(UTC).replace(tzinfo=None)}
+    rows = (await connection.execute(HISTORY, {"counter_id": counter_id, "form": _FORMS[by], **span})).all()
     return [Bucket(datetime.fromisoformat(row.bucket), int(row.hits)) for row in rows]
 
 
-def _in_utc(time: datetime) -> datetime:
+async def extent(name: str) -> Extent | None:
+    """Returns how far the counter reaches, None if there is none of this name."""
+    async with transaction() as connection:
+        row = (await connection.execute(EXTENT, {"name": name})).one_or_none()
+    if row is None:
+        return None
+    times = [in_utc(time) for time in (row.oldest_receipt, row.oldest_hour) if time is not None]
+    oldest = min(times).replace(minute=0, second=0, microsecond=0) if times else None
+    return Extent(row.id, row.last, in_utc(row.now), oldest)
+
+
+async def receipts_after(counter_id: int, after: int, until: int, limit: int) -> list[Any]:
+    """Returns up to `limit` receipts whose first number is above `after` and at most `until`, in order."""
+    these = {"counter_id": counter_id, "after": after, "until": until, "limit": limit}
+    async with transaction() as connection:
+        return list((await connection.execute(RECEIPTS, these)).all())
+
+
+def in_utc(time: datetime) -> datetime:
+    """Returns the database's time with its zone."""
     return time.replace(tzinfo=UTC)

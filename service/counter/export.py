@@ -1,0 +1,113 @@
+"""Exports: a counter's receipts and history, whole, as CSV or NDJSON, in a stream that holds one page at a time.
+
+Each page is a statement of its own, which begins where the last one ended: no connection to the database is held while
+the client reads, and nothing is read any longer when it has left.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from quart import Blueprint, Response, stream_with_context
+
+from service.counter import queries
+from service.counter.errors import NoSuchCounter
+from service.counter.names import check_name
+from service.platform.database import Unavailable
+from service.platform.openapi import media_types, problems
+from service.platform.request_data import MalformedParameter
+
+FORMS = {"csv": "text/csv", "ndjson": "application/x-ndjson"}
+
+PAGE = 1_000
+"""Receipts that are read at a time."""
+
+SPAN = timedelta(days=31)
+"""Of the history that is read at a time."""
+
+Rows = list[tuple[Any, ...]]
+
+log = logging.getLogger(__name__)
+blueprint = Blueprint("export", __name__, url_prefix="/counters")
+
+
+@blueprint.get("/<name>/receipts.<form>")
+@media_types(*FORMS.values())
+@problems(400, 404, 503, 504)
+async def receipts(name: str, form: str) -> Response:
+    """All receipts that are not rolled up yet, by their numbers, as CSV or NDJSON (`form`)."""
+    _check(name, form)
+    found = await queries.extent(name)
+    if found is None:
+        raise NoSuchCounter
+
+    async def pages() -> AsyncIterator[Rows]:
+        after = 0
+        while rows := await queries.receipts_after(found.id, after, found.last, PAGE):
+            yield [(row.key.hex(), row.first, row.last, queries.in_utc(row.created_at)) for row in rows]
+            after = rows[-1].first
+
+    return _stream(name, "receipts", form, ("receipt", "first", "last", "created"), pages())
+
+
+@blueprint.get("/<name>/history.<form>")
+@media_types(*FORMS.values())
+@problems(400, 404, 503, 504)
+async def history(name: str, form: str) -> Response:
+    """The hits of each hour (UTC) that has any, since the counter's first, as CSV or NDJSON (`form`)."""
+    _check(name, form)
+    found = await queries.extent(name)
+    if found is None:
+        raise NoSuchCounter
+
+    async def pages() -> AsyncIterator[Rows]:
+        start = found.oldest
+        while start is not None and start < found.now:
+            hits = await queries.hits_of(found.id, "hour", start, start + SPAN)
+            if hits:
+                yield [(one.time, one.hits) for one in hits]
+            start += SPAN
+
+    return _stream(name, "history", form, ("time", "hits"), pages())
+
+
+def _check(name: str, form: str) -> None:
+    check_name(name)
+    if form not in FORMS:
+        raise MalformedParameter("An export is .csv or .ndjson.")
+
+
+def _stream(name: str, what: str, form: str, columns: tuple[str, ...], pages: AsyncIterator[Rows]) -> Response:
+    @stream_with_context
+    async def body() -> AsyncIterator[bytes]:
+        if form == "csv":
+            yield (",".join(columns) + "\r\n").encode()
+        encode: Callable[[Rows], bytes] = _csv if form == "csv" else _ndjson_of(columns)
+        try:
+            async for rows in pages:
+                yield encode(rows)
+        except Unavailable as error:
+            log.warning("an export of %s ends before its end: %s", name, error)
+            raise TimeoutError from error  # which has the connection closed, so that the client knows
+
+    response = Response(body(), content_type=f"{FORMS[form]}; charset=utf-8")
+    response.timeout = None  # nginx ends it where the client takes nothing for 30 s
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}-{what}.{form}"'
+    return response
+
+
+def _csv(rows: Rows) -> bytes:
+    """Returns the lines of RFC 4180. No value has a comma, a quote or a line break."""
+    return b"".join(",".join(map(_plain, row)).encode() + b"\r\n" for row in rows)
+
+
+def _plain(value: Any) -> str:
+    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)
+
+
+def _ndjson_of(columns: tuple[str, ...]) -> Callable[[Rows], bytes]:
+    encoder = msgspec.json.Encoder()
+    return lambda rows: encoder.encode_lines([dict(zip(columns, row, strict=True)) for row in rows])
