@@ -70,7 +70,7 @@ async def _lines(app: App) -> AsyncIterator[Line]:
     async with temporary_engine(app.settings.database) as engine:
         reason, _ = await Readiness(app).check_database(engine)
         if reason is not None:
-            yield Line("readiness", reason, 'docs/runbook.md, "When it is not well"')
+            yield Line("readiness", reason, 'docs/runbook.md, "Not ready"')
             return  # what is missing may be what the others read
         async with engine.connect() as connection:
             for part in app.extensions["status"]:
