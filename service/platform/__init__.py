@@ -4,6 +4,7 @@ from service.platform import (
     client_connections,
     cross_origin,
     database,
+    event_stream,
     gc_tuning,
     health,
     jobs,
@@ -27,6 +28,7 @@ def register(app: App) -> None:
     for part in (
         problems,
         lifecycle,
+        event_stream,
         client_connections,
         status,
         jobs,

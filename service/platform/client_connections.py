@@ -1,7 +1,8 @@
-"""Hypercorn's connections to its clients: closed as soon as the client has closed, and as many as the system allows.
+"""Hypercorn's connections to its clients: closed as soon as either side has closed, and as many as the system allows.
 
 At the end of a client's stream Hypercorn 0.18 (`asyncio/tcp_server.py`) waits for its idle timer, up to
-keep_alive_timeout, before it closes the connection (CLOSE-WAIT): after bursts a worker has no descriptors left.
+keep_alive_timeout, before it closes the connection (CLOSE-WAIT): after bursts a worker has no descriptors left. And a
+connection that it closes stays until the client has read what is left, which one that never reads does not.
 """
 
 import asyncio
@@ -17,6 +18,9 @@ from quart import Quart
 ENOUGH = 4_096
 """Files that a worker should be allowed to open; a connection is one."""
 
+LINGER = 5.0
+"""Seconds in which the client of a closed connection may still read what was sent."""
+
 INTERVAL = 1.0
 """Seconds between two looks whether a file can still be opened."""
 
@@ -30,7 +34,7 @@ def register(app: Quart) -> None:
 
     @app.before_serving
     async def prepare() -> None:
-        _close_at_end_of_stream()
+        _close_in_time()
         _raise_descriptors()
 
     @app.while_serving
@@ -42,15 +46,15 @@ def register(app: Quart) -> None:
 
 
 @functools.cache
-def _close_at_end_of_stream() -> None:
-    """Ends the idle timer with the client's stream, and starts none afterwards."""
-    if not {"_read_data", "_idle_timeout"} <= set(vars(TCPServer)):
+def _close_in_time() -> None:
+    """Ends the idle timer with the client's stream, and starts none afterwards; aborts what is closed and not read."""
+    if not {"_read_data", "_idle_timeout", "_close"} <= set(vars(TCPServer)):
         log.error(
             "this Hypercorn reads its connections otherwise than 0.18: those that clients have closed may stay open; "
             "use the Hypercorn that requirements/production.txt pins"
         )
         return
-    read_data, idle_timeout = TCPServer._read_data, TCPServer._idle_timeout
+    read_data, idle_timeout, close = TCPServer._read_data, TCPServer._idle_timeout, TCPServer._close
 
     async def read_to_the_end(server: TCPServer) -> None:
         await read_data(server)
@@ -60,8 +64,15 @@ def _close_at_end_of_stream() -> None:
         if not server.reader.at_eof():
             await idle_timeout(server)
 
+    async def close_or_abort(server: TCPServer) -> None:
+        transport = server.writer.transport
+        if transport.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(LINGER, transport.abort)
+        await close(server)
+
     TCPServer._read_data = read_to_the_end  # type: ignore[method-assign, assignment]
     TCPServer._idle_timeout = wait_unless_ended  # type: ignore[method-assign, assignment]
+    TCPServer._close = close_or_abort  # type: ignore[method-assign, assignment]
 
 
 def _raise_descriptors() -> None:

@@ -16,6 +16,7 @@ from hypercorn.typing import (
     ASGIReceiveCallable,
     ASGIReceiveEvent,
     ASGISendCallable,
+    ASGISendEvent,
     HTTPResponseBodyEvent,
     HTTPResponseStartEvent,
 )
@@ -77,7 +78,8 @@ class HttpConnection(ASGIHTTPConnection):
     async def _send_response(self, send: ASGISendCallable, response: ResponseTypes) -> None:
         body = response.response
         if type(body) is not DataBody:
-            await super()._send_response(send, response)
+            limit = getattr(response, "send_timeout", None)
+            await super()._send_response(send if limit is None else partial(_send_within, limit, send), response)
             return
         start = {
             "type": "http.response.start",
@@ -176,6 +178,12 @@ class _Client:
         failed = receiving.cancelled() or receiving.exception() is not None
         if not self._closed and (failed or not HANDLER_IS_HANDED_IN):
             self._handler.cancel()
+
+
+async def _send_within(limit: float, send: ASGISendCallable, event: ASGISendEvent) -> None:
+    """Raises TimeoutError, at which the response ends, where the client does not take what is sent."""
+    async with asyncio.timeout(limit):
+        await send(event)
 
 
 async def _receive_end(receive: ASGIReceiveCallable) -> ASGIReceiveEvent:

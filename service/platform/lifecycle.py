@@ -6,7 +6,7 @@ it listens from the start, and says why it is not ready. One that is no longer r
 
 A worker that is told to leave
 
-1. says `Connection: close` in its answers from now on;
+1. says `Connection: close` in its answers from now on, and ends its streams of events (event_stream.py);
 2. has new connections refused, so that whoever connects can turn to another replica, accepts those that wait, and
    closes its listening sockets;
 3. for SHUTDOWN_DELAY seconds answers what comes on the connections that it has. A proxy that closes idle ones sooner
@@ -61,6 +61,7 @@ def register(app: App) -> None:
 
     @app.while_serving
     async def leave_in_order() -> AsyncGenerator[None]:
+        begun = app.extensions["leaving"] = asyncio.Event()
         master, given = multiprocessing.parent_process(), _Given()
         event = given.event
         if master is None or event is None or sys.platform == "win32":
@@ -79,8 +80,8 @@ def register(app: App) -> None:
         if given.config.use_reloader:  # whose new workers get sockets that listen already
             app.was_ready.set()
         servers = _remember_servers(given.sockets, app.was_ready)
-        listening = asyncio.create_task(_listen(servers, app.was_ready, event))
-        leaving = asyncio.create_task(_leave(given, event, servers, listening, app.settings.shutdown_delay))
+        listening = asyncio.create_task(_listen(servers, app.was_ready, begun, event))
+        leaving = asyncio.create_task(_leave(given, event, begun, servers, app.settings.shutdown_delay))
         yield
         for task in listening, leaving:
             task.cancel()
@@ -159,11 +160,16 @@ def _remember_servers(sockets: Sequence[socket.socket], may_listen: asyncio.Even
     return servers
 
 
-async def _listen(servers: Sequence[asyncio.Server], may_listen: asyncio.Event, event: Event) -> None:
-    """Has the servers that do not listen yet do so when they may; if one cannot, has all workers leave."""
+async def _listen(
+    servers: Sequence[asyncio.Server], may_listen: asyncio.Event, leaving: asyncio.Event, event: Event
+) -> None:
+    """Has the servers that do not listen yet do so when they may, unless the worker leaves by then.
+
+    If one cannot, has all workers leave.
+    """
     await may_listen.wait()
     try:
-        for server in servers:
+        for server in [] if leaving.is_set() else servers:
             await server.start_serving()
     except OSError:
         log.exception("this worker cannot listen, and leaves")
@@ -171,16 +177,19 @@ async def _listen(servers: Sequence[asyncio.Server], may_listen: asyncio.Event, 
 
 
 async def _leave(
-    given: _Given, event: Event, servers: Sequence[asyncio.Server], listening: asyncio.Task[None], delay: float
+    given: _Given, event: Event, begun: asyncio.Event, servers: Sequence[asyncio.Server], delay: float
 ) -> None:
-    """Waits until this worker is told to leave, and does what comes before Hypercorn's own way; see the module."""
+    """Waits until this worker is told to leave, and does what comes before Hypercorn's own way; see the module.
+
+    Sets `begun` when it is told.
+    """
     is_told = _is_set(event)
     event.is_set = lambda: False  # type: ignore[method-assign]
     shared = [own.dup() for own in given.sockets]
     try:
         while not is_told():  # noqa: ASYNC110  # set by another process
             await asyncio.sleep(EVENT_INTERVAL)
-        listening.cancel()
+        begun.set()
         given.config.keep_alive_max_requests = 0  # from which number on Hypercorn says Connection: close
         if sys.platform == "linux" and not given.config.use_reloader:  # which gives new workers the same sockets
             await _accept_the_last(shared)

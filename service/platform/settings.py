@@ -60,6 +60,7 @@ class Settings:
     request_timeout: float
     body_timeout: float
     shutdown_delay: float
+    event_heartbeat: float
     max_body_size: int
     trusted_proxies: tuple[str, ...]
     cors_origins: tuple[str, ...]
@@ -117,6 +118,7 @@ def _read_settings(env: FileAwareEnv) -> Settings:
         request_timeout=env.float("REQUEST_TIMEOUT", 15.0, validate=between(0.1, 25)),
         body_timeout=env.float("BODY_TIMEOUT", 10.0, validate=between(0.1, 25)),
         shutdown_delay=env.float("SHUTDOWN_DELAY", 0.0, validate=between(0, 60)),
+        event_heartbeat=env.float("EVENT_HEARTBEAT", 15.0, validate=between(0.1, 300)),
         max_body_size=env.int("MAX_BODY_SIZE", 65_536, validate=between(1_024, 1_073_741_824)),
         api_tokens_required=env.bool("API_TOKENS_REQUIRED", environment == "production"),
         api_tokens=parse_tokens(env.str("API_TOKENS", "")),

@@ -7,7 +7,8 @@ import asyncio
 import logging
 import multiprocessing
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 from quart import Blueprint, Response, current_app, request, session, websocket
 from sqlalchemy import text
@@ -15,6 +16,7 @@ from sqlalchemy import text
 from service import create_app
 from service.platform import jobs, lifecycle
 from service.platform.database import transaction
+from service.platform.event_stream import Event, EventStream, NextEvent, event_stream
 from service.platform.problems import Problem
 from service.platform.settings import load_settings
 from service.platform.tokens import require_token
@@ -107,6 +109,31 @@ async def quiet() -> Response:
         yield "data: end\n\n"
 
     return Response(generate(), content_type="text/event-stream")
+
+
+@blueprint.get("/events/<name>")
+async def events(name: str) -> Response:
+    """A stream of so many events of so many bytes, the first at once; then it is quiet. Logs that it has ended."""
+    numbers = iter(range(request.args.get("events", 1, int)))
+    size = request.args.get("bytes", 1, int)
+
+    async def next_event() -> Event | None:
+        number = next(numbers, None)
+        if number is None:
+            await asyncio.Event().wait()
+        return Event("x" * size, id=str(number), name="probe")
+
+    @contextmanager
+    def source() -> Iterator[NextEvent]:
+        try:
+            yield next_event
+        finally:
+            log.info("%s has ended", name)
+
+    response = event_stream(source())
+    assert isinstance(response, EventStream)
+    response.send_timeout = request.args.get("send_timeout", response.send_timeout, float)
+    return response
 
 
 @blueprint.post("/unread")
