@@ -89,13 +89,14 @@ def nginx(prefix: Path, to: str | None) -> Iterator[str]:
     port = free_port()
     prefix.mkdir()
     environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin"}
-    command = ["nginx", "-e", "stderr", "-p", str(prefix), "-c", "nginx.conf"]
+    command: list[Path | str]
     if to is None:
+        command = ["nginx", "-e", "stderr", "-p", prefix, "-c", "nginx.conf"]
         (prefix / "nginx.conf").write_text(FIXED.format(port=port))
     else:
         own = {"LISTEN": f"127.0.0.1:{port}", "UPSTREAM": to.removeprefix("http://")}
         subprocess.run([ROOT / "deploy/nginx/render", prefix], env={**environment, **own}, check=True)
-        command += ["-g", "daemon off;"]
+        command = [ROOT / "deploy/nginx/foreground", prefix]
     with (prefix / "access.log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     server = Hypercorn(process, port, prefix / "access.log")

@@ -13,7 +13,9 @@ from email.message import Message
 from pathlib import Path
 from types import MappingProxyType
 
-from harness.processes import free_port, stop, wait_until
+import psutil
+
+from harness.processes import for_each, free_port, stop, wait_until
 from service.platform.settings import ROOT
 
 PATH = f"{os.environ['PATH']}:/usr/sbin"  # where Debian keeps nginx
@@ -153,6 +155,12 @@ class Nginx:
         ]
 
 
+def workers_of(directory: Path) -> list[psutil.Process]:
+    """Returns the worker processes of the nginx with that prefix; its master's other child makes JSON of its errors."""
+    children = psutil.Process(int((directory / "nginx.pid").read_text())).children()
+    return [child for child, name in for_each(children, lambda child: (child, child.name())) if name == "nginx"]
+
+
 def path_with(processors: int, directory: Path) -> str:
     """Returns a PATH on which nproc(1) prints so many processors, made in the directory."""
     nproc = directory / "bin/nproc"
@@ -207,10 +215,11 @@ def nginx(
             path.write_text(text)
     output = directory / "output"
     with output.open("a") as file:  # nginx writes to it in two ways
-        command = ["nginx", "-p", str(directory), "-c", "nginx.conf", "-e", "stderr", "-g", "daemon off;"]
+        command = [ROOT / "deploy/nginx/foreground", directory]
         process = subprocess.Popen(command, stdout=stdout or file, stderr=file, env={**os.environ, "PATH": PATH})
     try:
-        wait_until(lambda: _listens(port), process=process, log=output)
+        pid = directory / "nginx.pid"  # which comes a little later
+        wait_until(lambda: _listens(port) and pid.exists() and pid.read_text(), process=process, log=output)
         yield Nginx(port, output, tls_port)
     finally:
         stop(process)

@@ -1,5 +1,7 @@
 """What every Quart application on MySQL needs. It never imports an application: `service.create_app` joins both."""
 
+import sys
+
 from service.platform import (
     client_connections,
     cross_origin,
@@ -24,7 +26,8 @@ __all__ = ["register"]
 def register(app: App) -> None:
     """Adds the platform to an application: errors, draining, connections, database, health, tokens, CORS, logs."""
     settings = app.settings
-    logs.configure(settings.log_level, json=settings.environment == "production", version=settings.version)
+    is_json = settings.environment == "production" and not sys.stderr.isatty()
+    logs.configure(settings.log_level, json=is_json, version=settings.version)
     for part in (
         problems,
         lifecycle,

@@ -6,6 +6,7 @@ server that does not take what requests write is. So the statements of `App.trie
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
@@ -57,7 +58,8 @@ class Readiness:
         if self._check is None or (self._check.done() and now >= self._checked_at + INTERVAL):
             self._checked_at = now
             assert self._engine is not None
-            self._check = asyncio.create_task(self.check_database(self._engine))
+            checking = self.check_database(self._engine)
+            self._check = asyncio.create_task(checking, context=contextvars.Context())
         # One that takes longer goes on: a login that is broken off is an error to the server, which after a hundred
         # of them takes none of this host any longer (error 1129).
         await asyncio.wait([self._check], timeout=TIMEOUT)
@@ -68,11 +70,12 @@ class Readiness:
     def _note(self, reason: str | None, cause: str = "") -> str | None:
         """Returns the reason, and logs it where it is another one than before, with what is for the log alone."""
         if reason != self._reason:
+            outside_of_requests = contextvars.Context()  # it is not about the one that asked
             if reason is None:
                 self._app.was_ready.set()
-                log.info("ready")
+                outside_of_requests.run(log.info, "ready")
             else:
-                log.warning("not ready: %s", f"{reason} {cause}".strip())
+                outside_of_requests.run(log.warning, "not ready: %s", f"{reason} {cause}".strip())
         self._reason = reason
         return reason
 

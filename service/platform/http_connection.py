@@ -8,6 +8,7 @@ answer within DISCONNECT_WATCH_DELAY; and a body in memory is sent as the last e
 import asyncio
 import contextlib
 import math
+import time
 from functools import partial
 from inspect import signature
 from typing import Any, cast
@@ -50,6 +51,7 @@ class HttpConnection(ASGIHTTPConnection):
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         request = self._create_request_from_scope(send)
+        request.begun = time.perf_counter()  # type: ignore[attr-defined]  # for the log
         client = self._client = _Client(self, request, receive)
         try:
             await self.handle_request(request, send)

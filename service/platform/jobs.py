@@ -97,16 +97,14 @@ async def _keep(app: App, one: Job, stopping: asyncio.Event) -> None:
     """Runs the job whenever it is due, until the worker leaves."""
     async with app.app_context():
         while not stopping.is_set():
-            due, run, said = next_due(one.schedule, datetime.now(UTC)), uuid.uuid4().bytes, ""
+            due, run = next_due(one.schedule, datetime.now(UTC)), uuid.uuid4().bytes
             while await _wait_until(due, stopping) and not lifecycle.draining():
                 try:
                     if await begin(one, due, run):
                         await _run(one, run)
                     break
                 except (Unavailable, OutcomeUnknown) as error:
-                    if str(error) != said:
-                        log.warning("job %s is due, and the database cannot be used: %s", one.name, error)
-                    said = str(error)
+                    log.warning("job %s is due, and the database cannot be used: %s", one.name, error)
                 except Exception:  # a bug, which must not end the schedule
                     log.exception("job %s", one.name)
                 await _wait(stopping, RETRY)

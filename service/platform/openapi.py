@@ -62,6 +62,7 @@ class ProblemDetails(msgspec.Struct):
     title: str
     status: int
     detail: str
+    request_id: str | msgspec.UnsetType = msgspec.UNSET
 
 
 def problems(*statuses: int) -> Callable[[_View], _View]:

@@ -13,6 +13,7 @@ from quart import Quart, Response, has_request_context, json, request, websocket
 from werkzeug.exceptions import GatewayTimeout, HTTPException, InternalServerError, ServiceUnavailable
 
 from service.platform.database import OutcomeUnknown, Unavailable
+from service.platform.logs import request_id
 
 JSON_TYPES = ("application/problem+json", "application/json")
 RETRY_AFTER = 1
@@ -52,6 +53,8 @@ def problem(status: int, detail: str, slug: str | None = None) -> Response:
         return problem_details(status, detail, slug)
     title = HTTPStatus(status).phrase
     page = f"<!doctype html>\n<title>{status} {title}</title>\n<h1>{title}</h1>\n<p>{escape(detail)}</p>\n"
+    if (known := request_id()) is not None:
+        page += f"<p>Request {known}</p>\n"
     return Response(page, status, _headers(status), content_type="text/html; charset=utf-8")
 
 
@@ -59,8 +62,10 @@ def problem_details(status: int, detail: str, slug: str | None = None) -> Respon
     """Returns the response for an error as Problem Details; the default slug is made of the status's phrase."""
     title = HTTPStatus(status).phrase
     kind = "/problems/" + (slug or _RENAMED.get(status) or title.lower().replace(" ", "-"))
-    body = json.dumps({"type": kind, "title": title, "status": status, "detail": detail})
-    return Response(body, status, _headers(status), content_type="application/problem+json")
+    body = {"type": kind, "title": title, "status": status, "detail": detail}
+    if (known := request_id()) is not None:
+        body["request_id"] = known
+    return Response(json.dumps(body), status, _headers(status), content_type="application/problem+json")
 
 
 def _headers(status: int) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.nginx import Nginx, Upstream, answer, nginx, path_with, say_nothing, upstream
+from harness.nginx import Nginx, Upstream, answer, nginx, path_with, say_nothing, upstream, workers_of
 from harness.processes import wait_until
 
 pytestmark = pytest.mark.nginx
@@ -183,10 +183,11 @@ def test_an_error_comes_in_the_form_that_the_client_asks_for(accept: str, json_w
         assert answered.headers["content-type"] == "application/problem+json"
         detail = "There is nothing at this address."
         expected = {"type": "/problems/not-found", "title": "Not Found", "status": 404, "detail": detail}
-        assert json.loads(answered.text) == expected
+        assert json.loads(answered.text) == {**expected, "request_id": answered.headers["x-request-id"]}
     else:
         assert answered.headers["content-type"] == "text/html; charset=utf-8"
         assert "<h1>Not Found</h1>" in answered.text
+        assert f"<p>Request {answered.headers['x-request-id']}</p>" in answered.text
 
 
 def test_the_access_log_is_json_whatever_a_client_sends(proxy: Nginx) -> None:
@@ -194,7 +195,9 @@ def test_the_access_log_is_json_whatever_a_client_sends(proxy: Nginx) -> None:
     wait_until(proxy.access_log)
     line = proxy.access_log()[0]
     assert line["request_id"] == "mine"
-    assert (line["method"], line["uri"], line["status"], line["client"]) == ("GET", "/a?b=%22", "200", "127.0.0.1")
+    assert (line["method"], line["uri"], line["status"], line["client"]) == ("GET", "/a", "200", "127.0.0.1")
+    assert (line["level"], line["event"]) == ("info", "request")
+    assert line["worker"] in {worker.pid for worker in workers_of(proxy.output.parent)}
     assert (line["upstream_status"], line["referrer"]) == ("200", "r")
     assert str(line["user_agent"]).startswith('"quoted\\"')
     assert isinstance(line["seconds"], float)

@@ -19,7 +19,7 @@ from h2.connection import H2Connection
 from h2.events import ResponseReceived, StreamEnded, StreamReset
 
 from harness.certificates import Authority
-from harness.nginx import PATH, Nginx, Request, Upstream, answer, nginx, path_with, render, tls, upstream
+from harness.nginx import PATH, Nginx, Request, Upstream, answer, nginx, path_with, render, tls, upstream, workers_of
 from harness.processes import wait_until
 from service.platform.settings import ROOT
 from tests.deploy.test_certificate import certificate, store
@@ -332,7 +332,7 @@ def test_a_reload_serves_the_new_certificate_and_drops_no_request(
 ) -> None:
     context = believing(authority)
     first = served(proxy, context)
-    former = psutil.Process(int((tmp_path / "nginx.pid").read_text())).children()
+    former = workers_of(tmp_path)
     service.respond = held = Held()
     with ThreadPoolExecutor(10) as threads:
         try:

@@ -71,6 +71,10 @@ def test_an_unknown_path_or_method_is_answered_in_the_form_that_the_client_asks_
     assert problem.headers["content-type"] == "application/problem+json"
     assert problem.json()["status"] == status
     assert set(problem.json()) == {"type", "title", "status", "detail"}
+    numbered = {"X-Request-ID": "the-request"}
+    assert httpx.request(method, service.url + path, headers=numbered).json()["request_id"] == "the-request"
+    page = httpx.request(method, service.url + path, headers={**BROWSER, **numbered})
+    assert "<p>Request the-request</p>" in page.text
     assert status != 405 or "GET" in problem.headers["allow"]
 
 
@@ -209,7 +213,7 @@ def test_the_clients_address_is_believed_from_a_trusted_proxy_only(
 
 def test_logs_are_json_lines_in_production(service: Hypercorn) -> None:
     lines = [json.loads(line) for line in service.log.read_text().splitlines()]
-    assert {"event", "timestamp", "level", "logger", "process"} <= set(lines[0])
+    assert {"event", "time", "level", "logger", "worker"} <= set(lines[0])
 
 
 def test_every_route_is_named_by_a_test_and_by_a_document(
