@@ -2,11 +2,13 @@
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import uuid_utils
 
+from service.counter import metrics
 from service.counter.errors import CounterFull, IdempotencyKeyReused
 from service.counter.tables import LARGEST
 from service.platform.database import OutcomeUnknown, Unavailable
@@ -27,13 +29,14 @@ class Replayed(Receipt):
 class Hit:
     """One request to count: `amount` numbers, under an Idempotency-Key or none. `deadline` is the event loop's time."""
 
-    __slots__ = ("amount", "answer", "deadline", "key")
+    __slots__ = ("amount", "answer", "deadline", "key", "since")
 
     def __init__(self, amount: int, key: str | None, answer: "asyncio.Future[Receipt]", deadline: float) -> None:
         self.amount = amount
         self.key = key
         self.answer = answer
         self.deadline = deadline
+        self.since = time.perf_counter()
 
     def accept(self, receipt: Receipt) -> None:
         """Answers the hit, unless its caller has gone."""
@@ -122,7 +125,10 @@ class Batch:
                     left.append(hit)
             elif receipt := receipts.get(receipt_key(counter_id, hit.key)):
                 if receipt.last - receipt.first + 1 == hit.amount:
-                    hit.accept(Replayed(*receipt) if are_earlier or receipt.key in seen else receipt)
+                    if are_earlier or receipt.key in seen:
+                        metrics.REPLAYS.inc()
+                        receipt = Replayed(*receipt)
+                    hit.accept(receipt)
                     seen.add(receipt.key)
                 else:
                     hit.refuse(IdempotencyKeyReused())

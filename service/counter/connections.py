@@ -96,6 +96,7 @@ class LaneConnections:
     """
 
     def __init__(self, settings: DatabaseSettings, size: int) -> None:
+        self.size = size
         self.spare = size
         """How many connections nobody has or waits for; below 0, how many wait."""
         self._settings = settings

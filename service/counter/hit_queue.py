@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Collection, Sequence
 
+from service.counter import metrics
 from service.counter.batch import Hit
 from service.platform.database import Unavailable
 
@@ -20,6 +21,7 @@ class Capacity:
     def check(self, queued: int) -> None:
         """Raises Unavailable if a queue of this length is full, or the worker's queues together are."""
         if queued >= self.queue or self.waiting >= self.worker:
+            metrics.QUEUE_FULL.inc()
             raise Unavailable("the queue of hits is full")
 
 
@@ -75,6 +77,7 @@ class HitQueue:
     def _refuse_late(self) -> None:
         loop = asyncio.get_running_loop()
         while self._hits and self._hits[0].deadline <= loop.time():
+            metrics.QUEUE_LATE.inc()
             self._pop().refuse(Unavailable("the hit waited too long for its transaction"))
         soon = self._hits[0].deadline if self._hits else loop.time() + 1
         self._alarm = loop.call_at(soon, self._refuse_late)

@@ -37,6 +37,7 @@ import time
 from functools import partial
 from typing import TypeVar
 
+from service.counter import metrics
 from service.counter.batch import Batch, Hit
 from service.counter.connections import ConnectionLost, LaneConnection, LaneConnections, NotConnected, StatementRefused
 from service.counter.errors import NoSuchCounter
@@ -128,6 +129,11 @@ class Lane:
         self.is_crowded = is_crowded
         """Whether hits came together, or while others were in flight, when the last batch began."""
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """How many of its transactions have begun and not ended."""
+        return sum(batch.is_filled for batch in self._open)
 
     def put(self, hit: Hit) -> None:
         """Appends a hit to the queue."""
@@ -243,6 +249,7 @@ class Lane:
             if not batch.is_awaited:
                 return
             await asyncio.sleep(_DELAYS[min(failed, len(_DELAYS) - 1)])
+            metrics.RETRIES.inc()
 
     async def _gather(self) -> None:
         """Waits while hits arrive, so that requests that are being read now join this batch."""
@@ -259,6 +266,8 @@ class Lane:
         if not batch.is_filled:
             batch.fill(self.queue.take(self._batch_size, self._open_keys()))
             self._begun = time.perf_counter()
+            for hit in batch.hits:
+                metrics.WAIT.observe(self._begun - hit.since)
             self.is_crowded = len(batch.hits) > 1
             self._set_timer()
 
@@ -290,6 +299,8 @@ class Lane:
         is_counted = await self._count(connection, batch, counter_id)
         if connection.times:
             self._pace.note(begun, connection.times)
+            metrics.TRANSACTION.observe(connection.times.committed - begun)
+            metrics.AT_LOCK.observe(connection.times.committed - connection.times.at_lock)
         return is_counted
 
     async def _recover(self, connection: LaneConnection, batch: Batch) -> bool:
@@ -313,6 +324,10 @@ class Lane:
         found = await connection.look_up(counter_id, [batch.key, *batch.receipt_keys(counter_id)])
         # The row is locked and the receipts are read: nothing that was begun earlier can still happen.
         self.lost.difference_update(killed)
+        if batch.in_doubt:
+            metrics.RESOLVED.inc()
+        if counted := found.get(batch.key):
+            metrics.HITS.inc(counted.last - counted.first + 1)
         batch.settle(counter_id, found, are_earlier=not batch.in_doubt)
         batch.in_doubt = False
         batch.refuse_what_has_no_room(count)
@@ -330,6 +345,8 @@ class Lane:
         count = await connection.count(counter_id, plan)
         if count is None:
             return False
+        metrics.HITS.inc(plan.total)
+        metrics.BATCH.observe(len(batch.hits))
         batch.settle(counter_id, plan.receipts_at(count))
         return True
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 
+from service.counter import metrics
 from service.counter.batch import Hit, Receipt
 from service.counter.connections import LaneConnections
 from service.counter.hit_queue import Capacity, HitQueue
@@ -28,6 +29,11 @@ class Lanes:
         self._tasks: set[asyncio.Task[None]] = set()
         self.lost: dict[str, set[str]] = {}
         """By counter, lost connections that an ended lane has left to the next one."""
+        metrics.WAITING.set_function(lambda: self._capacity.waiting)
+        metrics.IN_FLIGHT.set_function(lambda: sum(lane.in_flight for lane in self._lanes.values()))
+        metrics.CONNECTIONS.set(connections.size)
+        metrics.IN_USE.set_function(lambda: connections.size - max(0, connections.spare))
+        metrics.CONNECTIONS_WAITING.set_function(lambda: max(0, -connections.spare))
 
     async def hit(self, name: str, amount: int = 1, key: str | None = None, *, create: bool = False) -> Receipt:
         """Adds `amount` to the counter of that name, which is created if `create`; returns the durable numbers.

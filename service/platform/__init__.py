@@ -7,6 +7,7 @@ from service.platform import (
     cross_origin,
     database,
     event_stream,
+    exposition,
     gc_tuning,
     health,
     jobs,
@@ -24,7 +25,7 @@ __all__ = ["register"]
 
 
 def register(app: App) -> None:
-    """Adds the platform to an application: errors, draining, connections, database, health, tokens, CORS, logs."""
+    """Adds the platform to an application: errors, draining, database, health, tokens, CORS, logs, metrics."""
     settings = app.settings
     is_json = settings.environment == "production" and not sys.stderr.isatty()
     logs.configure(settings.log_level, json=is_json, version=settings.version)
@@ -41,6 +42,7 @@ def register(app: App) -> None:
         cross_origin,
         version,
         gc_tuning,
+        exposition,
     ):
         part.register(app)
     app.asgi_app = Forwarded(app.asgi_app, app.settings.trusted_proxies)  # type: ignore[method-assign]

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from service.platform import driver
 from service.platform.app import App
+from service.platform.metrics import gauge, histogram
 from service.platform.mysql_errors import CONNECTION_ENDED, CR_ERROR_FIRST, CR_ERROR_LAST, TRANSIENT, is_read_only
 from service.platform.settings import DatabaseSettings
 
@@ -47,6 +48,12 @@ NAMES = f"NAMES {CHARSET} COLLATE {COLLATION}"
 TABLE_OPTIONS: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": CHARSET, "mysql_collate": COLLATION}
 
 
+_IN_USE = gauge("db_pool_connections_in_use", "Connections of the pools that requests have.")
+_SIZE = gauge("db_pool_size", "Connections that the pools may have.")
+_WAITING = gauge("db_pool_requests_waiting", "Requests that wait for a connection of the pools.")
+_WAIT = histogram("db_pool_wait_seconds", "Time until a request had a connection of the pools, or gave up.")
+
+
 class Unavailable(Exception):
     """The database could not do the work now, and nothing was changed: it may be tried again."""
 
@@ -70,7 +77,9 @@ def register(app: App) -> None:
 
     @app.before_serving
     async def open_engine() -> None:
-        app.extensions["engine"] = create_engine(database, pool_size=database.pool_size)
+        engine = app.extensions["engine"] = create_engine(database, pool_size=database.pool_size)
+        _SIZE.set(database.pool_size)
+        _IN_USE.set_function(engine.pool.checkedout)  # type: ignore[attr-defined]
 
     @app.after_serving
     async def close_engine() -> None:
@@ -177,7 +186,8 @@ async def transaction() -> AsyncIterator[AsyncConnection]:
     engine: AsyncEngine = current_app.extensions["engine"]
     async with AsyncExitStack() as stack:
         try:
-            connection = await stack.enter_async_context(engine.connect())
+            with _WAITING.track_inprogress(), _WAIT.time():
+                connection = await stack.enter_async_context(engine.connect())
         except exc.TimeoutError as error:
             raise Unavailable(f"all {engine.pool.size()} connections of the pool were in use") from error  # type: ignore[attr-defined]
         except exc.DBAPIError as error:

@@ -16,9 +16,10 @@ from quart import Response
 from sqlalchemy import exc, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service.platform import lifecycle
+from service.platform import lifecycle, server_metrics
 from service.platform.app import App
 from service.platform.database import NotDurable, create_engine, error_code
+from service.platform.metrics import before_scrape, gauge
 from service.platform.mysql_errors import CR_SSL_CONNECTION_ERROR, ER_NO_SUCH_TABLE, NO_ROOM, way_out
 from service.platform.problems import problem_details
 from service.platform.settings import ROOT
@@ -32,6 +33,9 @@ INTERVAL = 1.0
 _REVISION = text("SELECT version_num FROM alembic_version")
 _CAPACITY = text("SELECT @@max_connections")
 _CONNECTED = text("SHOW GLOBAL STATUS LIKE 'Threads_connected'")
+
+_READY = gauge("service_ready", "1 if the worker that is asked is ready, else 0.", joined="own")
+_SCHEMA = gauge("service_schema_info", "1, with the revision of the database's schema.", ("revision",), joined="own")
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +110,8 @@ class Readiness:
         try:
             async with engine.connect() as connection:
                 revisions = (await connection.execute(_REVISION)).scalars().all()
+                _SCHEMA.clear()
+                _SCHEMA.labels(", ".join(sorted(revisions))).set(1)
                 if reason := self._reason_against_revisions(revisions):
                     return reason, ""
                 for statement in self._app.tries:
@@ -140,6 +146,14 @@ class Readiness:
             f"{', '.join(self._needed)}: run the migration job (alembic upgrade head)."
         )
 
+    async def measure(self) -> None:
+        """Sets the metrics of the worker's readiness, and of the database's server."""
+        is_ready = await self.reason_against() is None
+        _READY.set(is_ready)
+        if is_ready:
+            assert self._engine is not None
+            await server_metrics.measure(self._engine)
+
     async def _warn_of_too_many_connections(self) -> None:
         workers, connections = self._settings.workers, self._app.connections
         try:
@@ -168,6 +182,7 @@ def register(app: App) -> None:
     readiness = Readiness(app)
     ready = f"ready, version {app.settings.version}" if app.settings.version else "ready"
     app.while_serving(readiness.serve)
+    before_scrape(app, readiness.measure)
 
     @app.get("/livez")
     async def livez() -> Response:

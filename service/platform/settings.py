@@ -66,6 +66,8 @@ class Settings:
     cors_origins: tuple[str, ...]
     api_tokens_required: bool
     api_tokens: Mapping[str, Token] = field(repr=False)
+    metrics: bool
+    metrics_directory: Path
     database: DatabaseSettings
 
 
@@ -122,6 +124,8 @@ def _read_settings(env: FileAwareEnv) -> Settings:
         max_body_size=env.int("MAX_BODY_SIZE", 65_536, validate=between(1_024, 1_073_741_824)),
         api_tokens_required=env.bool("API_TOKENS_REQUIRED", environment == "production"),
         api_tokens=parse_tokens(env.str("API_TOKENS", "")),
+        metrics=env.bool("METRICS", True),
+        metrics_directory=ROOT / env.str("METRICS_DIRECTORY", ".run/metrics", validate=_length()),
         cors_origins=tuple(env.list("CORS_ORIGINS", [], validate=_origins)),
         trusted_proxies=tuple(env.list("TRUSTED_PROXIES", ["127.0.0.1", "::1"], validate=_proxies)),
         database=database,

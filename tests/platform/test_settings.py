@@ -122,7 +122,7 @@ def test_the_migration_job_uses_its_own_user_or_else_the_services(monkeypatch: p
 
 def test_the_example_names_every_setting_with_its_default_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     source = "".join(path.read_text() for path in (ROOT / "service").rglob("settings.py"))
-    read = set(re.findall(r'"([A-Z]+(?:_[A-Z]+)+|WORKERS|DURABILITY)"', source)) - {
+    read = set(re.findall(r'"([A-Z]+(?:_[A-Z]+)+|WORKERS|DURABILITY|METRICS)"', source)) - {
         "MIGRATION_DB",
         "MIGRATION_DB_USERNAME_FILE",
     }
