@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncGenerator
 from typing import Any, cast
 
+from prometheus_client import Counter, Histogram
 from quart import Quart, Response, current_app
 from quart.asgi import ASGIHTTPConnection
 from quart.sessions import SecureCookieSessionInterface
@@ -100,6 +101,14 @@ def quarts_sessions() -> App:
 def without_gc_tuning() -> App:
     """Returns the service with Python's collector as it is."""
     gc_tuning.register = lambda app: None  # noqa: ARG005
+    return make()
+
+
+def without_metrics() -> App:
+    """Returns the service without its metrics, those of the counter included."""
+    os.environ["METRICS"] = "false"
+    for metric, method in (Counter, "inc"), (Histogram, "observe"):
+        setattr(metric, method, lambda *_: None)
     return make()
 
 

@@ -149,6 +149,7 @@ SERVERS = {
     "Quart's connection": Server(app="benchmarks.applications:quarts_connection()"),
     "Quart's sessions": Server(app="benchmarks.applications:quarts_sessions()"),
     "no gc tuning": Server(app="benchmarks.applications:without_gc_tuning()"),
+    "no metrics": Server(app="benchmarks.applications:without_metrics()"),
     "nginx": Server(behind="near"),
     "fixed": Server(fixed=True),
     "1 worker": Server(workers=1),
@@ -350,16 +351,22 @@ COUNTER = Suite(
     steady=_NO_DATABASE,
 )
 
-_WITHOUT = ("Quart's connection", "Quart's sessions", "no gc tuning")
+_WITHOUT = ("Quart's connection", "Quart's sessions", "no gc tuning", "no metrics")
+_COUNTER_WITHOUT = "counter, no metrics"
 
 PLATFORM = Suite(
     title="What makes a request cheaper, taken away one by one",
     candidates=(
         Candidate(_NO_DATABASE, "near", "/without-database"),
         *(Candidate(name, name, "/without-database") for name in _WITHOUT),
+        Candidate(_COUNTER, "near"),
+        Candidate(_COUNTER_WITHOUT, "no metrics"),
     ),
-    plan=tuple(Closed(connections, (_NO_DATABASE, *_WITHOUT)) for connections in (64, 256)),
-    claims=tuple(Claim(_NO_DATABASE, name, connections) for name in _WITHOUT for connections in (64, 256)),
+    plan=tuple(Closed(connections, (_NO_DATABASE, *_WITHOUT, _COUNTER, _COUNTER_WITHOUT)) for connections in (64, 256)),
+    claims=(
+        *(Claim(_NO_DATABASE, name, connections) for name in _WITHOUT for connections in (64, 256)),
+        *(Claim(_COUNTER, _COUNTER_WITHOUT, connections, 0.97) for connections in (64, 256)),
+    ),
     rounds=9,
     seconds=3,
     steady=_NO_DATABASE,

@@ -83,7 +83,7 @@ def _measured(handle: Callable[[Request], Awaitable[Any]]) -> Callable[[Request]
 
     async def handle_request(request: Request) -> Any:
         nonlocal in_progress
-        begun, status = time.perf_counter(), CLIENT_LEFT
+        begun, status = time.monotonic(), CLIENT_LEFT
         in_progress += 1
         try:
             response = await handle(request)
@@ -100,7 +100,7 @@ def _measured(handle: Callable[[Request], Awaitable[Any]]) -> Callable[[Request]
                 known[method, route, status] = found
             requests, duration = found
             requests.inc()
-            duration.observe(time.perf_counter() - begun)
+            duration.observe(time.monotonic() - begun)
         return response
 
     return handle_request
@@ -149,9 +149,9 @@ class _Exposition(Collector):
     async def _write_each_second(self) -> None:
         next_write = time.monotonic()
         while True:
-            begun = time.perf_counter()
+            begun = time.monotonic()
             await asyncio.sleep(LAG_INTERVAL)
-            _LAG.observe(max(0.0, time.perf_counter() - begun - LAG_INTERVAL))
+            _LAG.observe(max(0.0, time.monotonic() - begun - LAG_INTERVAL))
             if time.monotonic() >= next_write:
                 next_write = time.monotonic() + INTERVAL
                 self._write()
@@ -179,6 +179,6 @@ class _Exposition(Collector):
     def _note_collection(self, phase: str, about: dict[str, int]) -> None:
         """Notes how long a collection took. Not in the metric at once: this may run while its lock is held."""
         if phase == "start":
-            self._collection_begun = time.perf_counter()
+            self._collection_begun = time.monotonic()
         else:
-            self._collections.append((about["generation"], time.perf_counter() - self._collection_begun))
+            self._collections.append((about["generation"], time.monotonic() - self._collection_begun))

@@ -9,6 +9,7 @@ from quart import Blueprint, Response, current_app, url_for
 from quart_schema import document_querystring, document_request, document_response, security_scheme
 from sqlalchemy import Row, bindparam, insert, select
 
+from service.notes import metrics
 from service.notes.errors import NoSuchNote, NoteTooLong
 from service.notes.models import NewNote, Note, Page, PageQuery
 from service.notes.settings import NotesSettings
@@ -50,6 +51,7 @@ async def write() -> Response:
     async with transaction() as connection:
         written = await connection.execute(WRITE, {"text": new.text})
         (row,) = await connection.execute(READ, {"number": written.lastrowid})
+    metrics.WRITTEN.inc()
     response = answer(_note(row), HTTPStatus.CREATED)
     response.headers["Location"] = url_for("notes.read", note=row.id)
     return response

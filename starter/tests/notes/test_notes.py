@@ -35,6 +35,7 @@ def test_a_note_that_was_written_is_read_alone_and_by_pages(client: httpx.Client
     second = client.get(first["next"]).json()
     assert first["notes"] + second["notes"] == [one.json() for one in written]
     assert second["next"] is None
+    assert "\nnotes_written_total 3.0\n" in client.get("/metrics").text
 
 
 def test_who_writes_needs_a_token_with_the_scope(client: httpx.Client) -> None:
