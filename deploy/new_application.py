@@ -22,6 +22,7 @@ LEFT_OUT = (
     "service/counter",
     "tests/counter",
     "docs/counter",
+    "deploy/prometheus/counter.json",
     "migrations/versions",
     # Its load, the research instrument, the examples, and what only these use.
     "loadtests/checks",

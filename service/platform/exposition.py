@@ -48,7 +48,8 @@ _REQUESTS = counter("http_requests_total", "Requests that have ended.", ("method
 _DURATION = histogram("http_request_duration_seconds", "Time until the answer begins to be sent.", ("method", "route"))
 _IN_PROGRESS = gauge("http_requests_in_progress", "Requests that wait for their answer.")
 _LAG = histogram("event_loop_lag_seconds", f"How late a timer of {LAG_INTERVAL:g} s is.")
-_COLLECTION = histogram("python_gc_duration_seconds", "Time that a garbage collection took.", ("generation",))
+_COLLECTIONS = histogram("python_gc_duration_seconds", "Time that a garbage collection took.", ("generation",))
+_COLLECTION = [_COLLECTIONS.labels(generation) for generation in range(len(gc.get_threshold()))]
 _BUILD = gauge("service_build_info", "1, with what runs in its labels.", ("version", "python"), joined="max")
 GCCollector(registry)
 ProcessCollector(registry=registry)
@@ -159,7 +160,7 @@ class _Exposition(Collector):
     def _write(self) -> None:
         while self._collections:
             generation, seconds = self._collections.popleft()
-            _COLLECTION.labels(generation).observe(seconds)
+            _COLLECTION[generation].observe(seconds)
         self._try(lambda: self._workers.write(registry.collect()))
 
     def _read(self) -> None:

@@ -57,6 +57,7 @@ def test_the_image_holds_what_the_service_and_its_jobs_need_and_no_more(tree: Pa
         "alembic.ini",
         "hypercorn.toml",
         "deploy/certificate.py",
+        "deploy/exporter.py",
         "deploy/make_secrets.py",
         "deploy/database/users.sql",
     }

@@ -148,6 +148,8 @@ def test_the_example_names_every_setting_with_its_default_and_no_other(monkeypat
         "DATA_VOLUME",
         "WEB_PORT",
         "DEBUGGER_PORT",
+        "EXPORTER_PORT",
+        "PROMETHEUS_PORT",
     }
     assert set(documented()) == read | {"MIGRATION_DB_PASSWORD"} | elsewhere
     before = load_settings()
