@@ -41,7 +41,7 @@ RUN_BY = {
     "docker-compose -f docker-compose.prod.yml run --rm migrate current": (
         "tests/deploy/test_compose.py::test_the_migration_job_takes_any_command_of_alembics"
     ),
-    "./run logs": "tests/deploy/test_native.py::test_logs_follows_every_programs_log",
+    "./run logs": "tests/deploy/test_native.py::test_logs_follows_every_programs_log_on_a_terminal_for_people",
     "./run backup": f"{BACKUPS}::test_a_backup_is_restored_beside_the_stack_up_to_a_moment",
     "./run restore --to 2026-11-26T17:20:00": f"{BACKUPS}::test_a_backup_is_restored_beside_the_stack_up_to_a_moment",
     "./run shell": "tests/deploy/test_native.py::test_shell_is_a_python_shell_in_the_application",

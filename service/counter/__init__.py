@@ -9,7 +9,7 @@ from service.counter.connections import TRIES, LaneConnections
 from service.counter.lanes import Lanes
 from service.counter.settings import load_counter_settings
 from service.counter.status import hits
-from service.platform import openapi, status
+from service.platform import openapi, status, tracing
 from service.platform.app import App
 
 __all__ = ["register"]
@@ -33,7 +33,10 @@ def register(app: App) -> None:
     @app.before_serving
     async def open_lanes() -> None:
         connections = LaneConnections(database, settings.lane_pool_size)
-        app.extensions["lanes"] = Lanes(connections, settings, queue_timeout=database.pool_timeout)
+        lanes = Lanes
+        if tracing.is_on():
+            from service.counter.traced_lanes import TracedLanes as lanes  # noqa: N813, PLC0415  # only where it is on
+        app.extensions["lanes"] = lanes(connections, settings, queue_timeout=database.pool_timeout)
 
     @app.after_serving
     async def close_lanes() -> None:

@@ -15,6 +15,8 @@ from service.counter.settings import CounterSettings
 class Lanes:
     """A worker's lanes. A lane exists while it has hits."""
 
+    lane_class = Lane
+
     def __init__(self, connections: LaneConnections, settings: CounterSettings, queue_timeout: float) -> None:
         """`queue_timeout`: seconds that a hit waits for its transaction to begin."""
         self.settings = settings
@@ -58,7 +60,7 @@ class Lanes:
         await self.connections.close()
 
     def _open(self, name: str) -> Lane:
-        lane = Lane(
+        lane = self.lane_class(
             name,
             HitQueue(self._capacity),
             self.connections,

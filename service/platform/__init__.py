@@ -6,6 +6,7 @@ from service.platform import (
     client_connections,
     cross_origin,
     database,
+    error_reports,
     event_stream,
     exposition,
     gc_tuning,
@@ -16,6 +17,7 @@ from service.platform import (
     problems,
     status,
     tokens,
+    tracing,
     version,
 )
 from service.platform.app import App
@@ -43,6 +45,8 @@ def register(app: App) -> None:
         version,
         gc_tuning,
         exposition,
+        tracing,
+        error_reports,
     ):
         part.register(app)
     app.asgi_app = Forwarded(app.asgi_app, app.settings.trusted_proxies)  # type: ignore[method-assign]

@@ -48,6 +48,8 @@ class FoldingHandler(logging.StreamHandler):  # type: ignore[type-arg]
 
     def __init__(self, *, quiet: float = QUIET, lasting: float = LASTING) -> None:
         super().__init__()
+        self.beside: logging.Handler | None = None
+        """Gets the lines that pass, at its level and above."""
         self._quiet = quiet
         self._lasting = lasting
         self._conditions: dict[tuple[str, ...], _Condition] = {}
@@ -58,6 +60,8 @@ class FoldingHandler(logging.StreamHandler):  # type: ignore[type-arg]
     def handle(self, record: logging.LogRecord) -> bool:
         if record.levelno >= logging.WARNING and not self._passes(record):
             return False
+        if self.beside is not None and record.levelno >= self.beside.level:
+            self.beside.handle(record)
         return bool(super().handle(record))
 
     def close(self) -> None:

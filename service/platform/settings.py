@@ -56,6 +56,7 @@ class Settings:
     secret_key: str = field(repr=False)
     secret_key_fallbacks: tuple[str, ...] = field(repr=False)
     log_level: str
+    sentry_dsn: str = field(repr=False)
     workers: int
     request_timeout: float
     body_timeout: float
@@ -116,6 +117,7 @@ def _read_settings(env: FileAwareEnv) -> Settings:
         secret_key=env.str("SECRET_KEY", validate=_length(minimum=16)),
         secret_key_fallbacks=tuple(env.list("SECRET_KEY_FALLBACKS", [], validate=_keys)),
         log_level=_log_level(env),
+        sentry_dsn=env.str("SENTRY_DSN", "", validate=_dsn),
         workers=_workers(env),
         request_timeout=env.float("REQUEST_TIMEOUT", 15.0, validate=between(0.1, 25)),
         body_timeout=env.float("BODY_TIMEOUT", 10.0, validate=between(0.1, 25)),
@@ -202,6 +204,11 @@ def _text_of(characters: str) -> validate.Regexp:
 def between(low: float, high: float) -> validate.Range:
     """Returns a validator for numbers between these, both included."""
     return validate.Range(low, high, error="it must be from {min} to {max}")
+
+
+def _dsn(value: str) -> None:
+    if value and re.fullmatch(r"https?://[0-9A-Za-z]+@[^\s/?#]+/\S*\d+", value) is None:
+        raise ValidationError("it must be what Sentry calls the DSN, https://KEY@HOST/NUMBER")
 
 
 def _keys(values: list[str]) -> None:

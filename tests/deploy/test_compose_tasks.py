@@ -44,8 +44,8 @@ def test_logs_follows_every_containers_log(stack: Stack, tmp_path: Path) -> None
         logs = subprocess.Popen(["./run", "logs"], cwd=stack.directory, env=environment, stdout=file, process_group=0)
     try:
         wait_until(lambda: all(f"{name}-1" in printed.read_text() for name in ("mysql", "web", "nginx")), process=logs)
-        httpx.get(f"{stack.url}/livez?followed")
-        wait_until(lambda: "/livez?followed" in printed.read_text(), process=logs)
+        httpx.get(f"{stack.url}/livez/followed")
+        wait_until(lambda: "/livez/followed" in printed.read_text(), process=logs)
     finally:
         os.killpg(logs.pid, signal.SIGINT)  # as Ctrl-C does
         logs.wait()

@@ -135,15 +135,27 @@ def test_migrate_is_alembic_on_this_database(running: Installation) -> None:
     assert "(head)" in running.run("./run", "migrate", "current").stdout
 
 
-def test_logs_follows_every_programs_log(running: Installation, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (["./run", "logs"], '"method":"GET","uri":"/livez/followed"'),
+        (["script", "--quiet", "--flush", "--command", "./run logs", "/dev/null"], "GET /livez/followed 404  "),
+    ],
+)
+def test_logs_follows_every_programs_log_on_a_terminal_for_people(
+    command: list[str], line: str, running: Installation, tmp_path: Path
+) -> None:
     printed = tmp_path / "logs"
     with printed.open("w") as file:
-        logs = subprocess.Popen(["./run", "logs"], cwd=running.directory, env=dict(running.environment), stdout=file)
+        logs = subprocess.Popen(
+            command, cwd=running.directory, env=dict(running.environment), stdin=subprocess.DEVNULL, stdout=file
+        )
     try:
         headings = {f"==> .run/logs/{name}.log <==" for name in ("mariadb", "migrate", "hypercorn", "nginx")}
         wait_until(lambda: headings <= set(printed.read_text().splitlines()), process=logs)
-        httpx.get(f"{running.url}/livez?followed")
-        wait_until(lambda: "/livez?followed" in printed.read_text(), process=logs)
+        httpx.get(f"{running.url}/livez/followed?not-to-be-seen")
+        wait_until(lambda: line in printed.read_text(), process=logs)
+        assert "not-to-be-seen" not in printed.read_text()
     finally:
         logs.terminate()
         logs.wait()

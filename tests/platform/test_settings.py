@@ -150,6 +150,7 @@ def test_the_example_names_every_setting_with_its_default_and_no_other(monkeypat
         "DEBUGGER_PORT",
         "EXPORTER_PORT",
         "PROMETHEUS_PORT",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
     }
     assert set(documented()) == read | {"MIGRATION_DB_PASSWORD"} | elsewhere
     before = load_settings()
