@@ -4,7 +4,7 @@ A hit comes in by a route (`page`, `api`), waits in the queue (`hit_queue`) of i
 counted with others (`batch`) in one transaction (`connections`).
 """
 
-from service.counter import api, badges, cli, export, jobs, page
+from service.counter import api, badges, cli, export, jobs, page, pages, watching
 from service.counter.connections import TRIES, LaneConnections
 from service.counter.lanes import Lanes
 from service.counter.settings import load_counter_settings
@@ -25,7 +25,9 @@ def register(app: App) -> None:
     app.register_blueprint(api.blueprint)
     app.register_blueprint(badges.blueprint)
     app.register_blueprint(export.blueprint)
+    app.register_blueprint(pages.blueprint)
     openapi.register(app, api.DESCRIBED)
+    watching.register(app, settings)
     cli.register(app, settings)
     jobs.register(app, settings)
     status.add(app, hits)

@@ -1,14 +1,13 @@
 """The counters' API. Errors are Problem Details with the types of docs/counter/api.md; times are RFC 3339, in UTC."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from http import HTTPStatus
 
-from msgspec import UNSET
 from quart import Blueprint, Response, current_app, request, url_for
 from quart_schema import document_headers, document_querystring, document_request, document_response, security_scheme
 
-from service.counter import commands, queries
+from service.counter import commands, pages, queries
 from service.counter.batch import Replayed
 from service.counter.errors import NoSuchCounter, NoSuchReceipt
 from service.counter.models import (
@@ -25,13 +24,11 @@ from service.counter.models import (
 )
 from service.counter.names import check_name
 from service.counter.negotiation import TEXT, prefers, text
+from service.counter.span import span
 from service.platform.idempotency import REPLAYED, idempotency_key
 from service.platform.openapi import API, media_types, problems
 from service.platform.request_data import MalformedParameter, answer, body, query, read_body
 from service.platform.tokens import require_token
-
-LONGEST = {"hour": timedelta(days=31), "day": timedelta(days=3 * 365 + 1)}
-"""The longest span of a history."""
 
 _RECEIPT = re.compile(r"[0-9a-f]{32}")
 
@@ -77,6 +74,7 @@ async def hit(name: str) -> Response:
 
 
 @blueprint.get("")
+@pages.or_page(pages.counters)
 @document_querystring(PageQuery)
 @document_response(Page)
 @problems(400, 503, 504)
@@ -91,6 +89,7 @@ async def counters() -> Response:
 
 
 @blueprint.get("/<name>")
+@pages.or_page(pages.counter)
 @document_response(Counter)
 @media_types(TEXT)
 @problems(400, 404, 503, 504)
@@ -140,7 +139,7 @@ async def history(name: str) -> Response:
     """Hits per hour or day (UTC). Hours and days without hits are left out; the range is rounded to whole hours."""
     check_name(name)
     asked = query(HistoryQuery)
-    start, end = _span(asked)
+    start, end = span(asked, timedelta(hours=24))
     hits = await queries.hits_by(name, asked.by, start, end)
     if hits is None:
         raise NoSuchCounter
@@ -158,24 +157,3 @@ async def receipt(name: str, receipt: str) -> Response:
     if found is None:
         raise NoSuchReceipt
     return answer(found)
-
-
-def _span(asked: HistoryQuery) -> tuple[datetime, datetime]:
-    """Returns `from` and `to`, rounded down and up to whole hours, in UTC. Raises MalformedParameter."""
-    out_of_range = MalformedParameter("`from` and `to` must be in the years 1970 to 9998.")
-    try:
-        to = datetime.now(UTC) if asked.to is UNSET else asked.to.astimezone(UTC)
-        start = to - timedelta(hours=24) if asked.from_ is UNSET else asked.from_.astimezone(UTC)
-    except OverflowError:
-        raise out_of_range from None
-    if not 1970 <= start.year <= 9998 or not 1970 <= to.year <= 9998:
-        raise out_of_range
-    if start >= to:
-        raise MalformedParameter("`from` must be before `to`.")
-    if to - start > LONGEST[asked.by]:
-        raise MalformedParameter(f"By {asked.by}, a history has {LONGEST[asked.by].days} days at the most.")
-    return _whole_hour(start), _whole_hour(to + timedelta(hours=1, microseconds=-1))
-
-
-def _whole_hour(time: datetime) -> datetime:
-    return time.replace(minute=0, second=0, microsecond=0)

@@ -20,6 +20,14 @@ class CounterFull(Problem):
         super().__init__(HTTPStatus.CONFLICT, "counter-full", f"A counter ends at {LARGEST}; this has no room for it.")
 
 
+class TooManyWatchers(Problem):
+    """The worker has as many streams as it may have."""
+
+    def __init__(self, largest: int) -> None:
+        text = f"{largest} watch already, which is as many as are allowed here; please try again later."
+        super().__init__(HTTPStatus.SERVICE_UNAVAILABLE, "too-many-watchers", text)
+
+
 class IdempotencyKeyReused(Problem):
     """The Idempotency-Key was sent before with another amount."""
 

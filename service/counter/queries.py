@@ -3,6 +3,7 @@
 Times are the database's, in UTC, with their zone.
 """
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
@@ -12,6 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from service.counter.models import Bucket, Counter, ReceiptRead
 from service.counter.tables import IN_ORDER, counter, history, receipt
 from service.platform.database import transaction
+
+NAMES_AT_ONCE = 1_000
+"""Names in one query for their values."""
 
 _LAST_HIT = (
     select(receipt.c.created_at)
@@ -64,6 +68,9 @@ EXTENT = select(
     _OLDEST_RECEIPT.label("oldest_receipt"),
     _OLDEST_HOUR.label("oldest_hour"),
 ).where(counter.c.name == bindparam("name"))
+VALUES = select(counter.c.id, counter.c.name, counter.c.count).where(
+    counter.c.name.in_(bindparam("names", expanding=True))
+)
 ID = select(counter.c.id).where(counter.c.name == bindparam("name"))
 
 # One statement, since a roll-up moves hits from the one table to the other meanwhile.
@@ -110,6 +117,18 @@ async def read_by(connection: AsyncConnection, name: str) -> Counter | None:
         return None
     last_hit = None if row.last_hit is None else in_utc(row.last_hit)
     return Counter(row.name, row.title, row[2], row.start, in_utc(row.created_at), last_hit)
+
+
+async def values_of(names: Iterable[str]) -> list[tuple[int, str, int]]:
+    """Returns the id, name and value of each of these that is there, by a query for each NAMES_AT_ONCE of them."""
+    found: list[tuple[int, str, int]] = []
+    left = list(names)
+    async with transaction() as connection:
+        while left:
+            rows = await connection.execute(VALUES, {"names": left[:NAMES_AT_ONCE]})
+            found += [(row[0], row[1], row[2]) for row in rows]
+            del left[:NAMES_AT_ONCE]
+    return found
 
 
 async def names_after(after: str, limit: int) -> list[str]:

@@ -12,7 +12,7 @@ from service.platform.settings import between, load
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CounterSettings:
     """Sizes are numbers of hits; the pool's, of connections. `lane_transactions`: how many a lane may have in flight.
-    `receipt_retention` is in seconds."""
+    `receipt_retention` and `watch_interval` are in seconds."""
 
     auto_create: bool
     batch_size: int
@@ -22,6 +22,8 @@ class CounterSettings:
     lane_transactions: int
     receipt_retention: int
     roll_up_schedule: str
+    watch_interval: float
+    max_watchers: int
 
 
 def load_counter_settings() -> CounterSettings:
@@ -38,6 +40,8 @@ def _read(env: FileAwareEnv) -> CounterSettings:
         lane_pool_size=env.int("LANE_POOL_SIZE", 7, validate=between(1, 1_000)),
         lane_transactions=env.int("LANE_TRANSACTIONS", 6, validate=between(1, 1_000)),
         receipt_retention=env.int("RECEIPT_RETENTION", 86_400, validate=between(86_400, 315_360_000)),
+        watch_interval=env.float("WATCH_INTERVAL", 1.0, validate=between(0.05, 60)),
+        max_watchers=env.int("MAX_WATCHERS", 2_000, validate=between(0, 100_000)),
         roll_up_schedule=env.str("ROLL_UP_SCHEDULE", "23 * * * *", validate=_is_schedule),
     )
 

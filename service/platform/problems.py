@@ -22,6 +22,17 @@ RETRY_AFTER = 1
 _RENAMED = {413: "content-too-large", 414: "uri-too-long", 416: "range-not-satisfiable", 422: "unprocessable-content"}
 """Slugs where the status's phrase differs between Python 3.11 and 3.13."""
 
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta name="viewport" content="width=device-width">
+<title>{status} {title}</title>
+<main>
+<h1>{title}</h1>
+<p>{detail}</p>
+{request}</main>
+"""
+"""As nginx.conf's own."""
+
 log = logging.getLogger(__name__)
 
 
@@ -52,9 +63,9 @@ def problem(status: int, detail: str, slug: str | None = None) -> Response:
     if _asks_for_json():
         return problem_details(status, detail, slug)
     title = HTTPStatus(status).phrase
-    page = f"<!doctype html>\n<title>{status} {title}</title>\n<h1>{title}</h1>\n<p>{escape(detail)}</p>\n"
-    if (known := request_id()) is not None:
-        page += f"<p>Request {known}</p>\n"
+    known = request_id()
+    request = "" if known is None else f"<p>Request {known}</p>\n"
+    page = _PAGE.format(status=status, title=title, detail=escape(detail), request=request)
     return Response(page, status, _headers(status), content_type="text/html; charset=utf-8")
 
 

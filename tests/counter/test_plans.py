@@ -15,6 +15,9 @@ from tests.conftest import MakeTables
 KEY = b"k" * 16
 BY_COUNTER = {"ix_receipt_counter_id_first", "ix_receipt_counter_id_created_at"}
 SPAN = {"counter_id": 1, "start": "2026-01-01", "end": "2026-01-02", "form": "%Y"}
+WATCHED = queries.VALUES.params(names=["plan-1", "plan-7"]).compile(
+    dialect=mysql.dialect(), compile_kwargs={"literal_binds": True}
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,7 @@ def many(server: DatabaseServer, make_tables: MakeTables) -> Iterator[Database]:
     [
         (queries.COUNTER, {"name": "plan-1"}, {"uq_counter_name", "ix_receipt_counter_id_first"}),
         (queries.NAMES, {"after": "plan-7", "limit": 20}, {"uq_counter_name"}),
+        (text(str(WATCHED)), {}, {"uq_counter_name"}),
         (queries.ID, {"name": "plan-1"}, {"uq_counter_name"}),
         (queries.RECEIPT, {"key": KEY, "name": "plan-1"}, {"PRIMARY", "uq_counter_name"}),
         (queries.EXTENT, {"name": "plan-1"}, {"uq_counter_name", "ix_receipt_counter_id_created_at", "PRIMARY"}),

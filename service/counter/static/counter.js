@@ -1,0 +1,80 @@
+// Shows the counter's value as it changes. Without it the page has the value of when it was loaded.
+"use strict";
+
+const count = document.getElementById("count");
+const state = document.getElementById("state");
+const pause = document.getElementById("pause");
+const LONGEST_WAIT = 30_000; // milliseconds
+
+let source = null;
+let timer = null;
+let wait = 1_000;
+let isOver = false;
+
+function show(value) {
+  if (value > Number(count.value)) { // the first may be older than the page
+    count.value = value;
+    count.innerHTML = value.toLocaleString("en").replaceAll(",", ",<wbr>");
+  }
+}
+
+function close(text) {
+  clearTimeout(timer);
+  source?.close();
+  source = null;
+  state.textContent = text;
+}
+
+function end() {
+  isOver = true;
+  pause.hidden = true;
+  close("This counter was deleted.");
+}
+
+// After an answer other than 200 a browser does not try again by itself.
+async function tryAgain() {
+  const read = await fetch(location.pathname, { headers: { Accept: "application/json" } }).catch(() => null);
+  if (read?.status === 404) {
+    end();
+  } else if (source !== null) {
+    open();
+  }
+}
+
+function open() {
+  close(state.textContent);
+  source = new EventSource(count.dataset.events);
+  source.onopen = () => {
+    wait = 1_000;
+    state.textContent = "Live";
+  };
+  source.onmessage = (event) => show(JSON.parse(event.data).value);
+  source.addEventListener("deleted", end);
+  source.onerror = () => {
+    state.textContent = "The connection is lost; trying again …";
+    if (source.readyState === EventSource.CLOSED) {
+      timer = setTimeout(tryAgain, wait * (0.5 + Math.random()));
+      wait = Math.min(2 * wait, LONGEST_WAIT);
+    }
+  };
+}
+
+function openOrClose() {
+  // A page that nobody sees needs no connection, of which a browser has six for a host without HTTP/2.
+  if (isOver) return;
+  if (pause.textContent === "Continue") {
+    close("Paused");
+  } else if (document.hidden) {
+    close("");
+  } else {
+    open();
+  }
+}
+
+pause.addEventListener("click", () => {
+  pause.textContent = pause.textContent === "Pause" ? "Continue" : "Pause";
+  openOrClose();
+});
+document.addEventListener("visibilitychange", openOrClose);
+pause.hidden = false;
+openOrClose();

@@ -1,0 +1,197 @@
+"""Watching counters: what the streams show, and what many of them cost the database."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import httpx
+import pytest
+
+from harness.databases import Database
+from harness.processes import Hypercorn, hypercorn, is_ready, wait_until
+from tests.conftest import SECRET_KEY
+from tests.counter.shared import name, shared
+from tests.counter.test_api import problem
+from tests.platform.test_event_stream import EVENTS, messages
+
+__all__ = ["name", "shared"]
+
+pytestmark = pytest.mark.any_database
+
+LARGEST = 250
+"""MAX_WATCHERS of the service here."""
+
+
+@pytest.fixture(scope="module")
+def service(
+    shared: Database, plain_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Hypercorn]:
+    """One worker, which reads what is watched ten times a second."""
+    log = tmp_path_factory.mktemp("watching") / "log"
+    own = {
+        "SECRET_KEY": SECRET_KEY,
+        "API_TOKENS_REQUIRED": "false",
+        "ROLL_UP_SCHEDULE": "",
+        "WATCH_INTERVAL": "0.1",
+        "MAX_WATCHERS": str(LARGEST),
+        "DB_POOL_TIMEOUT": "1",
+    }
+    with hypercorn({**plain_environment, **shared.environment, **own}, log, workers=1) as running:
+        wait_until(lambda: is_ready(running), log=log)
+        yield running
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.fixture
+def client(service: Hypercorn) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=service.url, limits=httpx.Limits(), timeout=30) as client:
+        yield client
+
+
+@contextmanager
+def watch(client: httpx.Client, name: str, seen: int | None = None) -> Iterator[Iterator[dict[str, str]]]:
+    """Opens a stream, and hands out the fields of its messages but the first, which says when to come back."""
+    headers = EVENTS if seen is None else {**EVENTS, "Last-Event-ID": str(seen)}
+    with client.stream("GET", f"/counters/{name}/events", headers=headers) as answered:
+        assert answered.status_code == 200, answered.read()
+        parts = (dict(line.split(": ", 1) for line in part.splitlines()) for part in messages(answered) if part != ":")
+        assert list(next(parts)) == ["retry"]
+        yield parts
+
+
+def event(name: str, value: int) -> dict[str, str]:
+    return {"id": str(value), "data": json.dumps({"counter": name, "value": value}, separators=(",", ":"))}
+
+
+def hit(client: httpx.Client, name: str, amount: int = 1) -> int:
+    return int(client.post(f"/counters/{name}/hits", json={"amount": amount}).raise_for_status().json()["number"])
+
+
+@contextmanager
+def statements(database: Database) -> Iterator[list[str]]:
+    """Collects the statements that read what is watched in this database, until the end of the block."""
+    found: list[str] = []
+    with database.server.variables(log_output="TABLE", general_log=1):
+        database.execute("TRUNCATE mysql.general_log")
+        yield found
+        log = "SELECT CONVERT(argument USING utf8mb4) FROM mysql.general_log WHERE argument LIKE %s"
+        found += [row[0] for row in database.execute(log, "SELECT counter.id, counter.name, counter.count%")]
+
+
+def test_who_watches_gets_the_present_value_at_once_and_each_that_follows(client: httpx.Client, name: str) -> None:
+    hit(client, name, 7)
+    with watch(client, name) as first, watch(client, name) as second:
+        assert [next(first), next(second)] == [event(name, 7)] * 2
+        assert hit(client, name) == 8
+        assert [next(first), next(second)] == [event(name, 8)] * 2
+
+
+def test_who_comes_back_gets_what_is_new_alone(client: httpx.Client, name: str) -> None:
+    hit(client, name, 3)
+    with watch(client, name, seen=2) as behind, watch(client, name, seen=3) as up_to_date:
+        assert next(behind) == event(name, 3)
+        hit(client, name)
+        assert next(up_to_date) == next(behind) == event(name, 4)
+
+
+def test_a_stream_shows_no_value_twice_none_lower_and_none_that_the_database_has_not(
+    client: httpx.Client, shared: Database, name: str
+) -> None:
+    with watch(client, name) as parts:
+        seen = [int(next(parts)["id"])]
+        for _ in range(30):
+            hit(client, name)
+            if len(seen) < 10:
+                seen.append(int(next(parts)["id"]))
+                assert seen[-1] <= shared.execute("SELECT count FROM counter WHERE name = %s", name)[0][0]
+        while seen[-1] < 30:
+            seen.append(int(next(parts)["id"]))
+    assert seen == sorted(set(seen))
+
+
+def test_a_counter_that_is_deleted_says_so_and_its_stream_ends(client: httpx.Client, name: str) -> None:
+    with watch(client, name) as first, watch(client, name) as second:
+        assert [next(first), next(second)] == [event(name, 0)] * 2
+        client.delete(f"/counters/{name}").raise_for_status()
+        client.put(f"/counters/{name}").raise_for_status()  # another, which is not what they watch
+        over = {"event": "deleted", "data": json.dumps({"counter": name}, separators=(",", ":"))}
+        assert [list(first), list(second)] == [[over]] * 2
+    with watch(client, name) as again:
+        assert next(again) == event(name, 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "kind"), [("nobodys", 404, "no-such-counter"), ("No%20name", 400, "malformed-name")]
+)
+def test_what_cannot_be_watched_is_refused(client: httpx.Client, path: str, status: int, kind: str) -> None:
+    for headers in EVENTS, {**EVENTS, "Last-Event-ID": "7"}:
+        assert problem(client.get(f"/counters/{path}/events", headers=headers)) == (status, kind)
+
+
+def test_head_opens_no_stream(client: httpx.Client, name: str) -> None:
+    answered = client.head(f"/counters/{name}/events")
+    assert (answered.status_code, answered.headers["content-type"]) == (200, "text/event-stream")
+
+
+def test_two_hundred_watchers_of_two_counters_are_read_by_one_query(
+    client: httpx.Client, shared: Database, name: str
+) -> None:
+    other = f"o-{uuid.uuid4().hex}"
+    client.put(f"/counters/{other}").raise_for_status()
+    with ExitStack() as stack:
+        streams = [(one, stack.enter_context(watch(client, one))) for one in [name, other] * 100]
+        assert [next(parts) for _, parts in streams] == [event(one, 0) for one, _ in streams]
+        with statements(shared) as made:
+            for one in name, other:
+                hit(client, one)
+            assert [next(parts) for _, parts in streams] == [event(one, 1) for one, _ in streams]
+    assert made
+    assert [text for text in made if name not in text or other not in text] == []
+
+
+def test_what_nobody_watches_any_more_is_not_read(client: httpx.Client, shared: Database, name: str) -> None:
+    left = f"l-{uuid.uuid4().hex}"
+    client.put(f"/counters/{left}").raise_for_status()
+    with watch(client, left) as parts:
+        next(parts)
+    with watch(client, name) as parts:
+        for value in range(3):
+            assert next(parts) == event(name, value)
+            hit(client, name)
+        with statements(shared) as made:
+            assert next(parts) == event(name, 3)
+            hit(client, name)
+            assert next(parts) == event(name, 4)
+    assert made
+    assert [text for text in made if left in text] == []
+
+
+def test_more_watchers_than_are_allowed_are_refused_until_one_leaves(client: httpx.Client, name: str) -> None:
+    with ExitStack() as stack:
+        last = ExitStack()
+        for number in range(LARGEST):
+            next((last if number == 0 else stack).enter_context(watch(client, name)))
+        refused = client.get(f"/counters/{name}/events", headers=EVENTS)
+        assert problem(refused) == (503, "too-many-watchers")
+        assert refused.headers["retry-after"] == "1"
+        last.close()
+
+        def is_free() -> bool:
+            with client.stream("GET", f"/counters/{name}/events", headers=EVENTS) as answered:
+                return answered.status_code == 200
+
+        wait_until(is_free)
+
+
+def test_streams_outlive_the_loss_of_the_database(
+    client: httpx.Client, service: Hypercorn, shared: Database, name: str
+) -> None:
+    with watch(client, name) as parts:
+        assert next(parts) == event(name, 0)
+        shared.execute("RENAME TABLE counter TO elsewhere")
+        wait_until(lambda: service.logged("what is watched cannot be read"))
+        assert problem(client.get("/counters/page/events", headers=EVENTS)) == (503, "unavailable")
+        shared.execute("RENAME TABLE elsewhere TO counter")
+        hit(client, name)
+        assert next(parts) == event(name, 1)
