@@ -6,6 +6,7 @@ import shlex
 import shutil
 import statistics
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -182,17 +183,28 @@ def measure(
     session = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}"
     for one in candidates.values():
         run_wrk(one, addresses[one.server], 64, 1, number="warm")
-    for number in range(1, suite.rounds + 1):
-        say(f"round {number}/{suite.rounds}")
-        parts: list[Closed | Arriving] = [*suite.plan, *(suite.arriving if number <= ARRIVING_ROUNDS else ())]
+    rounds: list[list[Closed | Arriving]] = [
+        [*suite.plan, *(suite.arriving if number <= ARRIVING_ROUNDS else ())] for number in range(1, suite.rounds + 1)
+    ]
+    total = sum(len(part.candidates) for parts in rounds for part in parts)
+    done, begun = 0, time.monotonic()
+    for number, parts in enumerate(rounds, 1):
         for part in parts:
             for one in (candidates[name] for name in part.candidates):
                 in_round = f"{session}/{number}"
+                say(progress(number, suite.rounds, done, total, time.monotonic() - begun))
+                done += 1
                 try:
                     yield undisturbed(one, addresses[one.server], part, suite.seconds, in_round, repeated=repeated)
                 except MeasuringError as error:
                     say(str(error))
                     failures.append(str(error))
+
+
+def progress(number: int, rounds: int, done: int, total: int, seconds: float) -> str:
+    """Returns how far the measuring is, and how long it takes by what it took so far, in `seconds`."""
+    left = f", about {seconds / done * (total - done) / 60:.0f} min left" if done else ""
+    return f"round {number}/{rounds}, run {done + 1}/{total}{left}"
 
 
 def undisturbed(

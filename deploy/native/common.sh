@@ -9,9 +9,24 @@ set +o posix
 # Where Debian keeps nginx and mariadbd, which is not on everyone's PATH.
 PATH=$PATH:/usr/sbin:/sbin
 
-say() { printf -- '-- %s\n' "$*"; }
+say() {
+    [ ! -t 1 ] || printf '\r\033[K' # over what `show` has left
+    printf -- '-- %s\n' "$*"
+    shown=''
+}
+
+# show TEXT: says what is waited for: on a terminal in a line that the next one takes the place of.
+show() {
+    if [ -t 1 ]; then
+        printf '\r\033[K-- %s' "$*"
+    elif [ "$*" != "${shown-}" ]; then
+        say "$*"
+    fi
+    shown=$*
+}
 
 fail() {
+    if [ -t 1 ] && [ -n "${shown-}" ]; then say "$shown"; fi
     printf 'run: %s\n' "$*" >&2
     exit 1
 }

@@ -8,6 +8,7 @@ import argparse
 import http.client
 import json
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -17,19 +18,40 @@ LOGS = Path(".run/logs")
 
 def wait_until_ready(service_port: int, nginx_address: str, nginx_port: int) -> None:
     """Raises SystemExit with what is wrong."""
-    end = time.monotonic() + LIMIT
+    begun = time.monotonic()
     while True:
         if ended := re.search(rb"(?:exited: |spawnerr: )(?!migrate \(exit status 0)(\w+)", _logged("supervisord")):
             name = ended[1].decode()
             raise SystemExit(f"{name} ended. {_log_end(name)}")
-        wrong = _wrong("127.0.0.1", service_port, "/readyz", "hypercorn") or _wrong(
-            nginx_address, nginx_port, "/livez", "nginx"
-        )
+        step, wrong = _step(service_port, nginx_address, nginx_port)
         if not wrong:
+            _show("")
             return
-        if time.monotonic() > end:
+        if time.monotonic() > begun + LIMIT:
+            _show("")
             raise SystemExit(f"After {LIMIT:g} s, {wrong}")
+        _show(step, time.monotonic() - begun)
         time.sleep(0.05)
+
+
+def _step(service_port: int, nginx_address: str, nginx_port: int) -> tuple[str, str]:
+    """Returns what is waited for, and what is wrong until then: "" if nothing is."""
+    wrong = _wrong("127.0.0.1", service_port, "/readyz", "hypercorn")
+    if b"exited: migrate (exit status 0" not in _logged("supervisord"):
+        return "1 of 3: the database starts and is migrated", wrong or "the migration has not ended"
+    if wrong:
+        return "2 of 3: the workers get ready", wrong
+    return "3 of 3: nginx answers", _wrong(nginx_address, nginx_port, "/livez", "nginx")
+
+
+def _show(step: str, seconds: float = 0.0) -> None:
+    """Says what is waited for: on a terminal in one line, with the seconds so far, elsewhere once."""
+    global _shown  # noqa: PLW0603
+    if sys.stdout.isatty():
+        print(f"\r\x1b[K-- {step}, {seconds:.0f} s" if step else "\r\x1b[K", end="", flush=True)
+    elif step and step != _shown:
+        print(f"-- {step}", flush=True)
+    _shown = step
 
 
 def _wrong(address: str, port: int, path: str, name: str) -> str:
@@ -66,6 +88,9 @@ def _log_end(name: str) -> str:
 
 _before: dict[str, int] = {}
 """The bytes that each log had before this start, by its path."""
+
+
+_shown = ""
 
 
 def main() -> None:

@@ -59,7 +59,7 @@ def main() -> int:
             for users in given.users:
                 for name, one in COMPARED.items():
                     runs.append(run_users(one.scenario, name, addresses[name], users, given.seconds))
-                    tell(runs[-1])
+                    tell(runs[-1], f"{len(runs)}/{len(given.users) * len(COMPARED)}")
     except KeyboardInterrupt:
         say("interrupted: everything is stopped")
         return 130
@@ -104,9 +104,9 @@ def serve(one: Compared, mariadb: DatabaseServer, log: Path, workers: int) -> It
             )
 
 
-def tell(run: Run) -> None:
-    """Prints a run as progress."""
-    say(f"{run.connections:4} users {run.rate:7.1f}/s p99 {run.p99:g} ms: {run.candidate}")
+def tell(run: Run, which: str) -> None:
+    """Prints a run as progress; `which` of all it is."""
+    say(f"{which}: {run.connections:4} users {run.rate:7.1f}/s p99 {run.p99:g} ms: {run.candidate}")
     if run.foreign > FOREIGN_LIMIT:
         say(f"  others took {run.foreign:.0%} of the processors' time")
 

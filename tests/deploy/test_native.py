@@ -28,7 +28,9 @@ def running(tmp_path_factory: pytest.TempPathFactory, plain_environment: dict[st
 
 
 def test_it_answers_where_it_says(running: Installation) -> None:
-    assert f"it answers on {running.url} " in running.output.read_text()
+    said = running.output.read_text()
+    assert f"it answers on {running.url} " in said
+    assert said.count("-- 1 of 3: the database starts and is migrated\n") == 1  # and what is waited for before that
     assert running.answers()
 
 
