@@ -55,6 +55,9 @@ RUN_BY = {
     "docker-compose -f docker-compose.prod.yml -f deploy/compose.dev.yml run --rm test": (
         "tests/deploy/test_compose_overrides.py::test_development_reloads_what_changes_and_runs_the_tests_inside"
     ),
+    "docker-compose -f docker-compose.prod.yml --profile observability up": (
+        "tests/deploy/test_compose_metrics.py::test_every_query_of_the_dashboards_has_values_under_load"
+    ),
     # --- counter
     "./run deploy": f"{DEPLOYS}::test_a_deploy_and_a_rollback_replace_all_replicas_and_no_request_fails",
     "./run rollback": f"{DEPLOYS}::test_a_deploy_and_a_rollback_replace_all_replicas_and_no_request_fails",

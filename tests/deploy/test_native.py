@@ -22,7 +22,8 @@ pytestmark = pytest.mark.native
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, plain_environment: dict[str, str]) -> Iterator[Installation]:
     """An installation that answers; each test leaves it so."""
-    with installation(tmp_path_factory.mktemp("a folder") / "with spaces", plain_environment) as made:
+    folder, port = tmp_path_factory.mktemp("a folder") / "with spaces", free_port()
+    with installation(folder, plain_environment, EXPORTER_PORT=str(port)) as made:
         made.up()
         yield made
 
@@ -47,6 +48,17 @@ def test_status_says_that_all_is_well(running: Installation) -> None:
     assert (status.returncode, status.stdout.splitlines()[-1]) == (0, "-- all is well"), status.stdout
     for line in f"address +{running.url}", r"hypercorn +running uptime", r"database +.*MariaDB.* schema \w+":
         assert re.search(f"^{line}", status.stdout, re.MULTILINE), status.stdout
+
+
+def test_prometheus_is_shown_the_service_and_what_the_exporter_finds_and_clients_are_not(running: Installation) -> None:
+    def shown(port: str) -> str:
+        return httpx.get(f"http://127.0.0.1:{running.settings[port]}/metrics").text
+
+    assert "service_ready 1.0\n" in shown("WEB_PORT")
+    assert httpx.get(f"{running.url}/metrics").status_code == 404
+    found = shown("EXPORTER_PORT")
+    for line in 'exporter_up{part="disks"} 1.0', 'exporter_up{part="backups"} 1.0', 'disk_free_bytes{disk="data"} ':
+        assert f"\n{line}" in found, found
 
 
 def test_nothing_but_nginx_listens_beyond_this_machine_and_all_that_it_writes_is_closed_to_others(
