@@ -123,7 +123,7 @@ DEPLOYS = "tests/deploy/test_compose_deploy.py"
 DEPLOYED = f"{DEPLOYS}::test_a_deploy_and_a_rollback_replace_all_replicas_and_no_request_fails"
 
 RUN_BY = {
-    "./run status": "tests/deploy/test_compose.py::test_status_says_that_all_is_well_and_what_is_wrong",
+    "./run status": "tests/deploy/test_compose.py::test_status_says_what_is_wrong",
     "./run logs": f"{NATIVE}::test_logs_follows_every_programs_log",
     "./run up": f"{NATIVE}::test_it_answers_where_it_says",
     "./run db": f"{NATIVE}::test_db_is_a_client_of_the_database_as_the_services_user",

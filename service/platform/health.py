@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import contextvars
 import logging
+import shutil
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
@@ -29,6 +30,12 @@ TIMEOUT = 1.0
 
 INTERVAL = 1.0
 """Seconds for which an answer is used again, however many ask."""
+
+FULL = 0.9
+"""The part of the disk above which there is too little left, as in deploy/status."""
+
+# Natively the database is in it; in a container it is on the disk of the engine's volumes.
+_FOLDER = ROOT / ".run" if (ROOT / ".run").exists() else ROOT
 
 _REVISION = text("SELECT version_num FROM alembic_version")
 _CAPACITY = text("SELECT @@max_connections")
@@ -53,6 +60,7 @@ class Readiness:
         self._check: asyncio.Task[tuple[str | None, str]] | None = None
         self._checked_at = self._ready_at = float("-inf")
         self._reason: str | None = ""
+        self._full = False
 
     async def reason_against(self) -> str | None:
         """Returns a sentence that says why the worker is not ready, None if it is."""
@@ -62,8 +70,9 @@ class Readiness:
         if self._check is None or (self._check.done() and now >= self._checked_at + INTERVAL):
             self._checked_at = now
             assert self._engine is not None
-            checking = self.check_database(self._engine)
-            self._check = asyncio.create_task(checking, context=contextvars.Context())
+            outside_of_requests = contextvars.Context()  # it is not about the one that asked
+            self._check = asyncio.create_task(self.check_database(self._engine), context=outside_of_requests)
+            outside_of_requests.run(self._look_at_the_disk)
         # One that takes longer goes on: a login that is broken off is an error to the server, which after a hundred
         # of them takes none of this host any longer (error 1129).
         await asyncio.wait([self._check], timeout=TIMEOUT)
@@ -82,6 +91,18 @@ class Readiness:
                 outside_of_requests.run(log.warning, "not ready: %s", f"{reason} {cause}".strip())
         self._reason = reason
         return reason
+
+    def _look_at_the_disk(self) -> None:
+        """Logs that the disk is nearly full, and when it has room again. It is no reason against readiness."""
+        disk = shutil.disk_usage(_FOLDER)
+        part = disk.used / (disk.used + disk.free)
+        if (part >= FULL) != self._full:
+            self._full = not self._full
+            left = f"the disk is {part:.0%} full, {disk.free / 2**20:,.0f} MiB are free"
+            if self._full:
+                log.warning('%s: docs/runbook.md, "The disk fills"', left)
+            else:
+                log.info("%s again", left)
 
     async def serve(self) -> AsyncGenerator[None]:
         """Runs while the application serves: logs when the worker becomes ready, and why it is not."""

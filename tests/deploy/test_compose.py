@@ -1,4 +1,5 @@
 import re
+import socket
 import subprocess
 import tomllib
 from typing import Any
@@ -10,6 +11,7 @@ from alembic.script import ScriptDirectory
 
 from deploy.make_secrets import NAMES
 from harness.compose import Stack, docker, inspect
+from harness.processes import wait_until
 from service.platform import lifecycle
 from service.platform.jobs import DRAIN
 from service.platform.settings import ROOT
@@ -56,25 +58,51 @@ def test_the_replicas_share_the_processors_however_many_they_are(stack: Stack) -
         stack.up()
 
 
-def test_status_says_that_all_is_well_and_what_is_wrong(stack: Stack) -> None:
-    said = stack.task("status").stdout
-    assert said.splitlines()[-1] == "-- all is well"
+def test_status_says_what_runs_and_that_there_is_no_backup(stack: Stack) -> None:
+    said = stack.task("status", check=False).stdout
     for line in (
         r"web +Up .* \(healthy\), 0\.1\.0",
         r"disk +\d+% full",
+        r"descriptors +hypercorn: \d+ of \d+",
+        r"descriptors +nginx: \d+ of \d+",
+        r"memory +mysql: \d+ of 1024 MiB",
+        r"memory +web: \d+ of 512 MiB, WORKERS=\d of 5 that fit",
         r"version +0\.1\.0",
         r"database +9\..* schema \w+",
     ):
         assert re.search(rf"^{line}", said, re.MULTILINE), said
-    second = stack.containers("web")[1]
-    docker("kill", second)
+    # Other tests of the stack may have made a backup, and killed what is called wrong for an hour.
+    assert set(re.findall(r"^(\w+) .*\n +->", said, re.MULTILINE)) <= {"backup", "web", "nginx", "mysql"}, said
+    if not docker("exec", stack.containers("mysql")[0], "ls", "/backups").split():
+        assert "backup        never\n          ->  ./run backup, " in said
+
+
+def test_status_says_what_is_wrong(stack: Stack) -> None:
+    killed, small = stack.containers("web")
+    (nginx,) = stack.containers("nginx")
+    own = stack.directory / ".quartenv"
+    docker("exec", killed, "sh", "-c", "kill -9 $(grep -l spawn_mai[n] /proc/[0-9]*/cmdline | cut -d/ -f3)")
+    docker("kill", nginx)
+    docker("update", "--memory", "130m", "--memory-swap", "130m", small)
     try:
-        status = stack.task("status", check=False)
+        wait_until(lambda: inspect(killed)["RestartCount"] > 0 and inspect(killed)["State"]["Running"])
+        own.write_text("LOG_LEVEL=INFO\nDB_POOLSIZE=3\n")
+        with socket.create_server(("127.0.0.1", stack.port)):
+            status = stack.task("status", check=False)
     finally:
-        docker("start", second)
+        own.unlink(missing_ok=True)
+        docker("update", "--memory", "512m", "--memory-swap", "512m", small)
+        docker("start", nginx)
         stack.wait_until_ready()
     assert status.returncode == 1
-    assert re.search(r"^web +Exited .*\n +->  \./run logs web$", status.stdout, re.MULTILINE), status.stdout
+    for line, remedy in (
+        ("nginx +Exited .*", "./run logs nginx"),
+        (f"port +something else listens on 127.0.0.1, port {stack.port}", "end it"),
+        ("web .* restarted \\d+ times by itself", ""),
+        ("memory +web: \\d+ of 130 MiB, WORKERS=\\d of 0 that fit", "raise mem_limit, or lower WORKERS"),
+        ("settings +.quartenv: DB_POOLSIZE: unknown, and so without effect", ".quartenv.example"),
+    ):
+        assert re.search(rf"^{line}\n +->  {re.escape(remedy)}", status.stdout, re.MULTILINE), status.stdout
 
 
 def test_it_answers_through_nginx_on_127_0_0_1_and_nothing_else_is_published(stack: Stack) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.compose import copy_tree, docker
+from harness.compose import copy_tree, docker, logged
 from harness.processes import container_name, wait_until
 
 pytestmark = pytest.mark.compose
@@ -61,7 +61,7 @@ def test_the_image_holds_what_the_service_and_its_jobs_need_and_no_more(tree: Pa
         "deploy/make_secrets.py",
         "deploy/database/users.sql",
     }
-    wanted |= {"deploy/container/migrate", "deploy/container/start", "deploy/processors"}
+    wanted |= {"deploy/container/migrate", "deploy/container/start", "deploy/processors", "deploy/worker_size.sh"}
     for package in "service", "migrations", "deploy/backup":
         files = (tree / package).rglob("*")
         wanted |= {str(path.relative_to(tree)) for path in files if path.is_file()} - set(CLUTTER)
@@ -165,6 +165,21 @@ def test_a_number_of_workers_stays_that_number(image: str) -> None:
     number, events = workers_of(image, "--cpus=0.5", "--env=WORKERS=3")
     assert number == 3
     assert not [event for event in events if "WORKERS" in event]
+
+
+def test_a_disk_that_is_nearly_full_is_logged_once_and_when_it_has_room_again(image: str) -> None:
+    name = container_name()
+    options = "--network=none", "--tmpfs=/srv/.run:size=1m,mode=1777", "--env=WORKERS=1", *SETTINGS
+    docker("run", "--detach", "--name", name, *options, image)
+    try:
+        wait_until(lambda: "not ready: " in logged(name))
+        docker("exec", name, "sh", "-c", "head -c 1000000 /dev/zero >/srv/.run/fill")
+        wait_until(lambda: "the disk is 9" in logged(name))
+        docker("exec", name, "rm", "/srv/.run/fill")
+        wait_until(lambda: "MiB are free again" in logged(name))
+        assert logged(name).count("The disk fills") == 1
+    finally:
+        docker("rm", "--force", name)
 
 
 def workers_of(image: str, *options: str) -> tuple[int, list[str]]:

@@ -18,6 +18,9 @@ from service.platform.settings import ROOT
 
 pytestmark = pytest.mark.native
 
+ITS_PROGRAMS = {"mariadb", "hypercorn", "nginx"}
+"""Those that other tests may have killed, which is called wrong for an hour."""
+
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, plain_environment: dict[str, str]) -> Iterator[Installation]:
@@ -43,11 +46,34 @@ def test_it_has_a_worker_for_each_processor_that_it_may_use(running: Installatio
     assert f"export WORKERS={chosen.split()[0]}" in noted, "the service does not know how many workers there are"
 
 
-def test_status_says_that_all_is_well(running: Installation) -> None:
-    status = running.run("./run", "status")
-    assert (status.returncode, status.stdout.splitlines()[-1]) == (0, "-- all is well"), status.stdout
-    for line in f"address +{running.url}", r"hypercorn +running uptime", r"database +.*MariaDB.* schema \w+":
+def test_status_says_that_all_is_well_but_for_an_old_backup_and_unknown_settings(running: Installation) -> None:
+    old = running.directory / ".run/backups/20260101T031700.000000Z"
+    old.mkdir(parents=True)
+    (old / "backup.json").touch()
+    own = running.directory / ".quartenv"
+    own.write_text("LOG_LEVEL=INFO\nDB_POOLSIZE=3\n")
+    try:
+        status = running.run("./run", "status")
+    finally:
+        own.unlink()
+        (old / "backup.json").unlink()
+        old.rmdir()
+    assert status.returncode == 1
+    for line in (
+        f"address +{running.url}",
+        r"hypercorn +running uptime",
+        r"descriptors +hypercorn: \d+ of \d+",
+        r"descriptors +nginx: \d+ of \d+",
+        r"memory +\d+ workers may need \d+ MiB",
+        r"disk +\d+% full",
+        r"database +.*MariaDB.* schema \w+",
+    ):
         assert re.search(f"^{line}", status.stdout, re.MULTILINE), status.stdout
+    wrong = set(re.findall(r"^(\w+) .*\n +->", status.stdout, re.MULTILINE))
+    assert {"settings", "backup"} <= wrong <= {"settings", "backup", *ITS_PROGRAMS}, status.stdout
+    assert "settings      .quartenv: DB_POOLSIZE: unknown" in status.stdout
+    assert re.search(r"^backup +\d+ days ago\n +->  \./run backup; ", status.stdout, re.MULTILINE), status.stdout
+    assert "backup        never\n          ->  ./run backup, " in running.run("./run", "status").stdout
 
 
 def test_prometheus_is_shown_the_service_and_what_the_exporter_finds_and_clients_are_not(running: Installation) -> None:
@@ -117,6 +143,9 @@ def test_what_is_killed_is_started_again(running: Installation, part: str) -> No
     wait_until(lambda: not before[0].is_running())
     wait_until(lambda: set(running.program(part)) - set(before))
     wait_until(lambda: running.answers() and ready(running))
+    program = "hypercorn" if part == "spawn_main" else part.rpartition("/")[2].split(":")[0].removesuffix("d")
+    status = running.run("./run", "status")
+    assert re.search(rf"^{program} .* restarted \d+ times by itself\n +->", status.stdout, re.MULTILINE), status.stdout
 
 
 def ready(running: Installation) -> bool:
