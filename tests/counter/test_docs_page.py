@@ -1,6 +1,5 @@
 """The page to try the API, in a browser, through nginx: its Content-Security-Policy is what can break it."""
 
-import shutil
 from collections.abc import Iterator
 
 import httpx
@@ -12,20 +11,14 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
 from harness.compose import Stack
+from tests.counter.browsers import LIMIT, asked, chromium, said
 
 pytestmark = [pytest.mark.compose, pytest.mark.browser]
-
-LIMIT = 20
-"""Seconds within which a browser must show what it waits for."""
 
 
 @pytest.fixture
 def browser() -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    for option in "--headless=new", "--no-sandbox", "--disable-dev-shm-usage":  # root may not use the sandbox
-        options.add_argument(option)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    with webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver"))) as browser:
+    with chromium() as browser:
         yield browser
 
 
@@ -80,8 +73,7 @@ def test_the_page_shows_every_operation_and_sends_what_is_filled_in(stack: Stack
 def test_the_page_asks_no_other_host_and_keeps_to_its_policy(stack: Stack, browser: webdriver.Chrome) -> None:
     browser.get(f"{stack.url}/docs")
     operation(browser, "GET", "/counters/{name}")
-    asked = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
-    assert f"{stack.url}/docs/swagger-ui-bundle.js" in asked
-    assert all(url.startswith((f"{stack.url}/", "data:")) for url in asked), asked
-    log = browser.get_log("browser")  # type: ignore[no-untyped-call]
-    assert [entry["message"] for entry in log] == []
+    loaded = asked(browser)
+    assert f"{stack.url}/docs/swagger-ui-bundle.js" in loaded
+    assert all(url.startswith((f"{stack.url}/", "data:")) for url in loaded), loaded
+    assert said(browser) == []

@@ -1,6 +1,7 @@
 """The pages as they are without JavaScript, and who gets them instead of JSON."""
 
 import re
+import struct
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -9,12 +10,20 @@ import pytest
 
 from harness.databases import Database
 from harness.processes import Hypercorn
+from service.platform.settings import ROOT
 from tests.counter.test_api import books, client, name, problem, service
 from tests.platform.test_requests import BROWSER
 
 __all__ = ["books", "client", "name", "service"]
 
 pytestmark = pytest.mark.any_database
+
+SCREENS = {
+    f"counter-{device}-{scheme}": (*size, scheme)
+    for device, size in {"phone": (390, 844), "desktop": (1280, 800)}.items()
+    for scheme in ("light", "dark")
+}
+"""The screenshots that the README shows: width and height in pixels, and the colours."""
 
 NOW = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
 
@@ -160,3 +169,12 @@ def test_the_list_leads_to_every_counter(client: httpx.Client, browser: httpx.Cl
         path = more[1].replace("&amp;", "&") if more else ""
     assert seen[:5] == names
     assert "There are none here." in page(browser.get("/counters?after=zzzz"))
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_the_readme_shows_the_page_on_each_screen(screen: str) -> None:
+    path = f"docs/counter/images/{screen}.png"
+    assert f'src="{path}"' in (ROOT / "README.md").read_text()
+    image = (ROOT / path).read_bytes()
+    assert struct.unpack(">II", image[16:24]) == SCREENS[screen][:2]  # of the header (PNG, 11.2.2)
+    assert len(image) < 60_000

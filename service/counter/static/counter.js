@@ -42,7 +42,7 @@ async function tryAgain() {
 }
 
 function open() {
-  close(state.textContent);
+  close("Connecting …");
   source = new EventSource(count.dataset.events);
   source.onopen = () => {
     wait = 1_000;
