@@ -21,6 +21,8 @@ def readable(line: str) -> str:
         said = json.loads(found["object"]) if found else None
     except ValueError:
         said = None
+    if isinstance(said, dict) and "msg" in said and "label" in said:  # MySQL's
+        said = {"time": said.get("time"), "level": str(said["label"]).lower(), "event": said["msg"]}
     if found is None or not isinstance(said, dict) or "event" not in said:
         return _printable(line.rstrip("\n"))
     return _printable(found["before"]) + "\n".join([_first_line(said), *map(_printable, _traceback(said))])

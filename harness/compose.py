@@ -165,7 +165,7 @@ class Stack:
         """Returns the lines of nginx's access log, but for its own health check's."""
         printed = docker("logs", "--since", since, self.containers("nginx")[0])
         lines = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
-        return [line for line in lines if line["host"]]
+        return [line for line in lines if line["event"] == "request" and line["host"]]
 
     def _logs(self) -> str:
         command = ["docker-compose", "--project-name", self.project, "logs", "--tail", "30"]

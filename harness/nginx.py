@@ -145,14 +145,13 @@ class Nginx:
                 pass
             return received
 
-    def access_log(self) -> list[dict[str, object]]:
-        """Returns the lines of the access log, which are JSON objects; those of different workers in any order.
+    def log(self) -> list[dict[str, object]]:
+        """Returns all lines, which are JSON objects; those of different workers in any order."""
+        return [json.loads(line) for line in self.output.read_text().splitlines()]
 
-        A line comes up to a second after its request was answered.
-        """
-        return [
-            json.loads(line) for line in self.output.read_text(errors="replace").splitlines() if line.startswith("{")
-        ]
+    def access_log(self) -> list[dict[str, object]]:
+        """Returns the lines of requests. A line comes up to a second after its request was answered."""
+        return [line for line in self.log() if line["event"] == "request"]
 
 
 def workers_of(directory: Path) -> list[psutil.Process]:

@@ -32,6 +32,7 @@ def register(app: App) -> None:
     is_json = settings.environment == "production" and not sys.stderr.isatty()
     logs.configure(settings.log_level, json=is_json, version=settings.version)
     for part in (
+        logs,
         problems,
         lifecycle,
         event_stream,

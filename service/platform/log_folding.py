@@ -65,14 +65,17 @@ class FoldingHandler(logging.StreamHandler):  # type: ignore[type-arg]
         return bool(super().handle(record))
 
     def close(self) -> None:
-        """Says of what lasts how often it was: nobody will say more."""
         self._ending.set()
+        self.say_what_lasts()
+        super().close()
+
+    def say_what_lasts(self) -> None:
+        """Says of what lasts how often it was, and forgets it: at the end of a process."""
         with self._changing:
             lasting = [one for one in self._conditions.values() if one.is_folded]
             self._conditions.clear()
         for one in lasting:
             self._say("lasts", one)
-        super().close()
 
     def _passes(self, record: logging.LogRecord) -> bool:
         key, text = _condition_and_text(record)

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 import structlog
-from quart import has_request_context, has_websocket_context, request, websocket
+from quart import Quart, has_request_context, has_websocket_context, request, websocket
 from structlog.typing import EventDict, Processor
 
 from service.platform.log_folding import FoldingHandler
@@ -50,6 +50,16 @@ def configure(level: str, *, json: bool, version: str = "") -> None:
             former.close()
     root.handlers = [handler]
     root.setLevel(level)
+
+
+def register(app: Quart) -> None:
+    """Says what lasts when the worker ends: multiprocessing ends it without logging's own end."""
+
+    @app.after_serving
+    async def say_what_lasts() -> None:
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, FoldingHandler):
+                handler.say_what_lasts()
 
 
 def request_id() -> str | None:

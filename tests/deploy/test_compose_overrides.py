@@ -145,9 +145,12 @@ def test_a_clone_that_nobody_else_may_read_says_a_port_in_use_and_then_serves_la
 
     stack.up()
     assert stack.mysql("SELECT @@max_connections") == [["300"]], "MySQL has not read its configuration"
-    assert said_by(stack.containers("nginx")[0]) == [f"-- it answers on {stack.url}"]
-    warnings = [line for line in said_by(stack.containers("mysql")[0]) if "[Warning]" in line]
-    assert [line for line in warnings if "MY-013501" not in line] == []  # it loads no plugin while it makes its files
+    assert f'"event":"it answers on {stack.url}"' in logged(stack.containers("nginx")[0])
+    assert said_by(stack.containers("nginx")[0]) == []
+    database = [json.loads(line) for line in logged(stack.containers("mysql")[0]).splitlines() if line.startswith("{")]
+    assert any(line["label"] == "System" for line in database)
+    warnings = [line for line in database if line["label"] == "Warning"]
+    assert [line for line in warnings if line["err_code"] != 13501] == []  # it loads no plugin while it makes its files
     body = (b"x" * 1_000_000 for _ in range(UPLOAD // 1_000_000))
     answer = httpx.post(f"{stack.url}/probe/parts", content=body, timeout=60)
     assert (answer.status_code, answer.text) == (200, str(UPLOAD))

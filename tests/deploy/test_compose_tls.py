@@ -82,7 +82,7 @@ def test_it_answers_by_https_and_says_where(secured: Stack, authority: Authority
         assert [one.status_code for one in redirected.history] == [308]
         assert str(redirected.url) == f"{url(secured)}/none?a"
     (nginx,) = secured.containers("nginx")
-    assert f"-- it answers on https://127.0.0.1:{secured.environment['HTTPS_PORT']}" in logged(nginx)
+    assert f"it answers on https://127.0.0.1:{secured.environment['HTTPS_PORT']}" in logged(nginx)
 
 
 def test_nginx_alone_can_read_the_certificate_and_cannot_change_it(secured: Stack) -> None:

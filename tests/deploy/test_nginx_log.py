@@ -172,8 +172,8 @@ def test_the_error_log_is_json_in_utf_8_without_the_query_of_an_address(service:
         (tmp_path / "client_body").rmdir()
         sent = request(1, method=b"POST", uri=b"/path?a=secret", referrer=b'\xff"?b=secret c=secret')
         proxy.exchange(sent.replace(b"\r\n\r\n", b"\r\nContent-Length: 50000\r\n\r\n") + b"x" * 50000)
-        wait_until(lambda: len(proxy.access_log()) == 2)
-    (line,) = (line for line in proxy.access_log() if line["event"] != "request")
+        wait_until(lambda: len(proxy.log()) == 2)
+    (line,) = (line for line in proxy.log() if line["event"] != "request")
     assert line["level"] == "critical"
     assert "client_body" in str(line["event"])
     assert 'request: "POST /path HTTP/1.1"' in str(line["event"])

@@ -23,6 +23,11 @@ def test_a_request_is_its_method_address_and_status() -> None:
     assert readable(json.dumps(line)).startswith("20:46:13.123 info     GET /a 200  ")
 
 
+def test_a_line_of_mysqls_is_as_all_others() -> None:
+    line = {"prio": 2, "err_code": 1, "msg": "no room", "time": TIME, "label": "Warning"}
+    assert readable(json.dumps(line)) == "20:46:13.123 warning  no room"
+
+
 def test_a_traceback_has_lines_of_its_own() -> None:
     assert readable(json.dumps({**LINE, "exception": "a\n  b"})).splitlines()[1:] == ["a", "  b"]
 
