@@ -36,7 +36,7 @@ def test_requests_are_counted_over_all_workers_by_method_route_and_status(databa
         httpx.post(f"{server.url}/probe/session/{name}")
         httpx.get(f"{server.url}/probe/session/{name}")  # the method is not allowed
         httpx.get(f"{server.url}/no/such/{name}")
-        httpx.request(f"X{name}", server.url)
+        httpx.request(f"X{name}", f"{server.url}/probe/echo")
     httpx.get(f"{server.url}/probe/error")
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         client.sendall(b"GET /probe/wait/x HTTP/1.1\r\nHost: a\r\n\r\n")
