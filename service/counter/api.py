@@ -7,7 +7,7 @@ from http import HTTPStatus
 from quart import Blueprint, Response, current_app, request, url_for
 from quart_schema import document_headers, document_querystring, document_request, document_response, security_scheme
 
-from service.counter import commands, pages, queries
+from service.counter import access, commands, pages, queries
 from service.counter.batch import Replayed
 from service.counter.errors import NoSuchCounter, NoSuchReceipt
 from service.counter.models import (
@@ -56,7 +56,7 @@ blueprint = Blueprint("api", __name__, url_prefix="/counters")
 @security_scheme([{"bearer": []}])
 async def hit(name: str) -> Response:
     """Counts. A request repeated with the same Idempotency-Key and token gets the same numbers."""
-    token = await require_token("count")
+    token = await require_token("count", name)
     new = await body(NewHit)
     key = idempotency_key(request.headers)
     if key is not None and token is not None:
@@ -77,13 +77,13 @@ async def hit(name: str) -> Response:
 @pages.or_page(pages.counters)
 @document_querystring(PageQuery)
 @document_response(Page)
-@problems(400, 503, 504)
+@problems(400, 401, 503, 504)
 async def counters() -> Response:
-    """The counters' names in pages, ordered by character."""
+    """The counters' names in pages, ordered by character; those of private counters for those who may read them."""
     page = query(PageQuery)
     if page.after:
         check_name(page.after)
-    names = await queries.names_after(page.after, page.limit + 1)
+    names = await queries.names_after(page.after, page.limit + 1, await access.private_prefixes())
     more = url_for("api.counters", after=names[page.limit - 1], limit=page.limit) if len(names) > page.limit else None
     return answer(Page(names[: page.limit], more))
 
@@ -92,12 +92,10 @@ async def counters() -> Response:
 @pages.or_page(pages.counter)
 @document_response(Counter)
 @media_types(TEXT)
-@problems(400, 404, 503, 504)
+@problems(400, 401, 404, 503, 504)
 async def counter(name: str) -> Response:
     """Reads the counter without counting."""
-    found = await queries.read(check_name(name))
-    if found is None:
-        raise NoSuchCounter
+    found = await access.readable(name)
     return text(found.value) if prefers(TEXT) == TEXT else answer(found)
 
 
@@ -108,10 +106,10 @@ async def counter(name: str) -> Response:
 @problems(400, 401, 403, 404, 408, 409, 413, 415, 503, 504)
 @security_scheme([{"bearer": []}])
 async def make(name: str) -> Response:
-    """Creates the counter, or changes the title of an existing one."""
-    await require_token("manage")
+    """Creates the counter, or changes the title and the options of an existing one."""
+    await require_token("manage", name)
     new = await body(NewCounter)
-    found, made = await commands.make(check_name(name), new.title, new.start)
+    found, made = await commands.make(check_name(name), new)
     response = answer(found, HTTPStatus.CREATED if made else HTTPStatus.OK)
     if made:
         response.headers["Location"] = url_for("api.counter", name=name)
@@ -123,7 +121,7 @@ async def make(name: str) -> Response:
 @security_scheme([{"bearer": []}])
 async def delete(name: str) -> Response:
     """Deletes the counter, its receipts and its history."""
-    await require_token("manage")
+    await require_token("manage", name)
     check_name(name)
     await read_body()
     if not await commands.delete_counter(name):
@@ -134,26 +132,24 @@ async def delete(name: str) -> Response:
 @blueprint.get("/<name>/history")
 @document_querystring(HistoryQuery)
 @document_response(History)
-@problems(400, 404, 503, 504)
+@problems(400, 401, 404, 503, 504)
 async def history(name: str) -> Response:
     """Hits per hour or day (UTC). Hours and days without hits are left out; the range is rounded to whole hours."""
     check_name(name)
     asked = query(HistoryQuery)
     start, end = span(asked, timedelta(hours=24))
-    hits = await queries.hits_by(name, asked.by, start, end)
-    if hits is None:
-        raise NoSuchCounter
+    hits = await queries.hits_of(await access.readable_id(name), asked.by, start, end)
     return answer(History(name, asked.by, start, end, hits))
 
 
 @blueprint.get("/<name>/receipts/<receipt>")
 @document_response(ReceiptRead)
-@problems(400, 404, 503, 504)
+@problems(400, 401, 404, 503, 504)
 async def receipt(name: str, receipt: str) -> Response:
     """The numbers that a receipt accounts for."""
     if _RECEIPT.fullmatch(receipt) is None:
         raise MalformedParameter("A receipt has 32 hexadecimal digits, 0-9 and a-f.")
-    found = await queries.receipt_of(check_name(name), bytes.fromhex(receipt))
+    found = await queries.receipt_of(await access.readable_id(name), name, bytes.fromhex(receipt))
     if found is None:
         raise NoSuchReceipt
     return answer(found)

@@ -7,8 +7,7 @@ from msgspec import UNSET, Meta, UnsetType
 from quart import Blueprint, Response
 from quart_schema import document_querystring, document_response
 
-from service.counter import badge, queries
-from service.counter.errors import NoSuchCounter
+from service.counter import access, badge
 from service.counter.models import Counter
 from service.counter.names import check_name
 from service.platform.openapi import media_types, problems
@@ -59,7 +58,7 @@ blueprint = Blueprint("badges", __name__, url_prefix="/counters")
 @blueprint.get("/<name>/badge.svg")
 @document_querystring(BadgeQuery)
 @media_types(SVG)
-@problems(400, 404, 503, 504)
+@problems(400, 401, 404, 503, 504)
 async def image(name: str) -> Response:
     """The counter's value as a badge; reading it does not count."""
     found, asked = await _asked(name)
@@ -69,7 +68,7 @@ async def image(name: str) -> Response:
 @blueprint.get("/<name>/badge.json")
 @document_querystring(BadgeQuery)
 @document_response(ShieldsBadge)
-@problems(400, 404, 503, 504)
+@problems(400, 401, 404, 503, 504)
 async def endpoint(name: str) -> Response:
     """The counter's value for an endpoint badge of shields.io."""
     found, asked = await _asked(name)
@@ -91,10 +90,7 @@ def svg(value: int, name: str, asked: BadgeQuery) -> Response:
 async def _asked(name: str) -> tuple[Counter, BadgeQuery]:
     check_name(name)
     asked = query(BadgeQuery)
-    found = await queries.read(name)
-    if found is None:
-        raise NoSuchCounter
-    return found, asked
+    return await access.readable(name), asked
 
 
 def _let_cache(response: Response, seconds: int) -> None:

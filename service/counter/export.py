@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from quart import Blueprint, Response, stream_with_context
 
-from service.counter import queries
+from service.counter import access, queries
 from service.counter.errors import NoSuchCounter
 from service.counter.names import check_name
 from service.platform.database import Unavailable
@@ -35,13 +35,10 @@ blueprint = Blueprint("export", __name__, url_prefix="/counters")
 
 @blueprint.get("/<name>/receipts.<form>")
 @media_types(*FORMS.values())
-@problems(400, 404, 503, 504)
+@problems(400, 401, 404, 503, 504)
 async def receipts(name: str, form: str) -> Response:
     """All receipts that are not rolled up yet, by their numbers, as CSV or NDJSON (`form`)."""
-    _check(name, form)
-    found = await queries.extent(name)
-    if found is None:
-        raise NoSuchCounter
+    found = await _extent(name, form)
 
     async def pages() -> AsyncIterator[Rows]:
         after = 0
@@ -54,13 +51,10 @@ async def receipts(name: str, form: str) -> Response:
 
 @blueprint.get("/<name>/history.<form>")
 @media_types(*FORMS.values())
-@problems(400, 404, 503, 504)
+@problems(400, 401, 404, 503, 504)
 async def history(name: str, form: str) -> Response:
     """The hits of each hour (UTC) that has any, since the counter's first, as CSV or NDJSON (`form`)."""
-    _check(name, form)
-    found = await queries.extent(name)
-    if found is None:
-        raise NoSuchCounter
+    found = await _extent(name, form)
 
     async def pages() -> AsyncIterator[Rows]:
         start = found.oldest
@@ -73,10 +67,15 @@ async def history(name: str, form: str) -> Response:
     return _stream(name, "history", form, ("time", "hits"), pages())
 
 
-def _check(name: str, form: str) -> None:
+async def _extent(name: str, form: str) -> queries.Extent:
     check_name(name)
     if form not in FORMS:
         raise MalformedParameter("An export is .csv or .ndjson.")
+    found = await queries.extent(name)
+    if found is None:
+        raise NoSuchCounter
+    await access.check(name, is_private=found.is_private)
+    return found
 
 
 def _stream(name: str, what: str, form: str, columns: tuple[str, ...], pages: AsyncIterator[Rows]) -> Response:

@@ -16,6 +16,8 @@ LARGEST_PAGE = 100
 
 Start = Annotated[int, Meta(ge=0, le=LARGEST)]
 Title = Annotated[str, Meta(max_length=200)]
+ImageHits = Annotated[int, Meta(ge=0, le=1_000_000)]
+Views = Literal["loads", "visitors"]
 
 
 class NewHit(msgspec.Struct, forbid_unknown_fields=True):
@@ -25,10 +27,16 @@ class NewHit(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class NewCounter(msgspec.Struct, forbid_unknown_fields=True):
-    """A counter to create or change. Omitted fields keep their values, or are null and 0 in a new one."""
+    """A counter to create or change. Omitted fields keep their values, or have those of a new one: null, 0, false.
+
+    `image_hits`: how many loads of hit.svg may count in a minute; `views`: which of them do.
+    """
 
     title: Title | UnsetType | None = UNSET
     start: Start | UnsetType = UNSET
+    private: bool | UnsetType = UNSET
+    image_hits: ImageHits | UnsetType = UNSET
+    views: Views | UnsetType = UNSET
 
 
 class Counted(msgspec.Struct):
@@ -50,6 +58,9 @@ class Counter(msgspec.Struct):
     start: int
     created: datetime
     last_hit: datetime | None
+    private: bool
+    image_hits: int
+    views: Views
 
 
 class Page(msgspec.Struct):

@@ -12,8 +12,7 @@ from typing import Literal, NamedTuple, ParamSpec
 from markupsafe import Markup
 from quart import Blueprint, Response, render_template, send_from_directory, url_for
 
-from service.counter import queries
-from service.counter.errors import NoSuchCounter
+from service.counter import access, queries
 from service.counter.models import Bucket, HistoryQuery, PageQuery
 from service.counter.names import check_name
 from service.counter.negotiation import HTML, prefers
@@ -67,10 +66,8 @@ async def counter(name: str) -> Response:
     """The page of a counter."""
     asked = query(HistoryQuery)
     start, end = span(asked, SPANS[asked.by])
-    found = await queries.read(check_name(name))
-    hits = await queries.hits_by(name, asked.by, start, end)
-    if found is None or hits is None:
-        raise NoSuchCounter
+    found = await access.readable(name)
+    hits = await queries.hits_of(await access.readable_id(name), asked.by, start, end)
     year = f"{datetime.now(UTC) - YEAR:%Y-%m-%dT00:00:00Z}"
     spans = {"A day": "by=hour", "30 days": "by=day", "A year": f"by=day&from={year}"}
     return await _page(
@@ -89,7 +86,7 @@ async def counters() -> Response:
     asked = query(PageQuery)
     if asked.after:
         check_name(asked.after)
-    names = await queries.names_after(asked.after, asked.limit + 1)
+    names = await queries.names_after(asked.after, asked.limit + 1, await access.private_prefixes())
     return await _page(
         "counters.html", names=names[: asked.limit], limit=asked.limit, has_more=len(names) > asked.limit
     )

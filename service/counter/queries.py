@@ -3,11 +3,11 @@
 Times are the database's, in UTC, with their zone.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import bindparam, func, select, union_all
+from sqlalchemy import Row, bindparam, func, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.counter.models import Bucket, Counter, ReceiptRead
@@ -26,15 +26,21 @@ _LAST_HIT = (
     .scalar_subquery()
 )
 COUNTER = select(
-    counter.c.name, counter.c.title, counter.c.count, counter.c.start, counter.c.created_at, _LAST_HIT.label("last_hit")
+    counter.c.name,
+    counter.c.title,
+    counter.c.count.label("value"),
+    counter.c.start,
+    counter.c.created_at,
+    _LAST_HIT.label("last_hit"),
+    counter.c.is_private,
+    counter.c.image_hits,
+    counter.c.once_a_day,
 ).where(counter.c.name == bindparam("name"))
 NAMES = (
     select(counter.c.name).where(counter.c.name > bindparam("after")).order_by(counter.c.name).limit(bindparam("limit"))
 )
-RECEIPT = (
-    select(receipt.c.first, receipt.c.last, receipt.c.created_at)
-    .join(counter, counter.c.id == receipt.c.counter_id)
-    .where(receipt.c.key == bindparam("key"), counter.c.name == bindparam("name"))
+RECEIPT = select(receipt.c.first, receipt.c.last, receipt.c.created_at).where(
+    receipt.c.key == bindparam("key"), receipt.c.counter_id == bindparam("counter_id")
 )
 RECEIPTS = (
     select(receipt.c.key, receipt.c.first, receipt.c.last, receipt.c.created_at)
@@ -63,15 +69,16 @@ _OLDEST_HOUR = (
 )
 EXTENT = select(
     counter.c.id,
+    counter.c.is_private,
     counter.c.count.label("last"),
     func.utc_timestamp().label("now"),
     _OLDEST_RECEIPT.label("oldest_receipt"),
     _OLDEST_HOUR.label("oldest_hour"),
 ).where(counter.c.name == bindparam("name"))
-VALUES = select(counter.c.id, counter.c.name, counter.c.count).where(
+VALUES = select(counter.c.id, counter.c.name, counter.c.count.label("value"), counter.c.is_private).where(
     counter.c.name.in_(bindparam("names", expanding=True))
 )
-ID = select(counter.c.id).where(counter.c.name == bindparam("name"))
+ID = select(counter.c.id, counter.c.is_private).where(counter.c.name == bindparam("name"))
 
 # One statement, since a roll-up moves hits from the one table to the other meanwhile.
 _ALL_HITS = union_all(
@@ -96,6 +103,7 @@ class Extent(NamedTuple):
     """How far a counter's receipts and history reach at this moment: `oldest` is the hour of the oldest, if any."""
 
     id: int
+    is_private: bool
     last: int
     now: datetime
     oldest: datetime | None
@@ -116,57 +124,65 @@ async def read_by(connection: AsyncConnection, name: str) -> Counter | None:
     if row is None:
         return None
     last_hit = None if row.last_hit is None else in_utc(row.last_hit)
-    return Counter(row.name, row.title, row[2], row.start, in_utc(row.created_at), last_hit)
+    return Counter(
+        name=row.name,
+        title=row.title,
+        value=row.value,
+        start=row.start,
+        created=in_utc(row.created_at),
+        last_hit=last_hit,
+        private=row.is_private,
+        image_hits=row.image_hits,
+        views="visitors" if row.once_a_day else "loads",
+    )
 
 
-async def values_of(names: Iterable[str]) -> list[tuple[int, str, int]]:
-    """Returns the id, name and value of each of these that is there, by a query for each NAMES_AT_ONCE of them."""
-    found: list[tuple[int, str, int]] = []
+async def values_of(names: Iterable[str]) -> list[Row[int, str, int, bool]]:
+    """Returns `id`, `name`, `value` and `is_private` of those that are there, by a query for each NAMES_AT_ONCE."""
+    found: list[Row[int, str, int, bool]] = []
     left = list(names)
     async with transaction() as connection:
         while left:
             rows = await connection.execute(VALUES, {"names": left[:NAMES_AT_ONCE]})
-            found += [(row[0], row[1], row[2]) for row in rows]
+            found += rows.all()
             del left[:NAMES_AT_ONCE]
     return found
 
 
-async def names_after(after: str, limit: int) -> list[str]:
-    """Returns up to `limit` names that follow `after`, ordered by character."""
+async def find(name: str) -> Any:
+    """Returns the counter's `id` and `is_private`, None if there is none of this name."""
     async with transaction() as connection:
-        return list((await connection.execute(NAMES, {"after": after, "limit": limit})).scalars())
+        return (await connection.execute(ID, {"name": name})).one_or_none()
 
 
-async def receipt_of(name: str, key: bytes) -> ReceiptRead | None:
-    """Returns the counter's receipt with this key."""
+async def names_after(after: str, limit: int, private_prefixes: Sequence[str]) -> list[str]:
+    """Returns up to `limit` names that follow `after`, ordered by character.
+
+    Those of private counters only where they begin with one of the prefixes.
+    """
+    wanted = NAMES
+    if "" not in private_prefixes:
+        private = (counter.c.name.startswith(prefix, autoescape=True) for prefix in private_prefixes)
+        wanted = NAMES.where(or_(~counter.c.is_private, *private))
     async with transaction() as connection:
-        row = (await connection.execute(RECEIPT, {"key": key, "name": name})).one_or_none()
+        return list((await connection.execute(wanted, {"after": after, "limit": limit})).scalars())
+
+
+async def receipt_of(counter_id: int, name: str, key: bytes) -> ReceiptRead | None:
+    """Returns the receipt with this key of the counter with this id and name."""
+    async with transaction() as connection:
+        row = (await connection.execute(RECEIPT, {"key": key, "counter_id": counter_id})).one_or_none()
     return None if row is None else ReceiptRead(name, key.hex(), row.first, row.last, in_utc(row.created_at))
 
 
-async def hits_by(name: str, by: By, start: datetime, end: datetime) -> list[Bucket] | None:
-    """Returns the hours or days (UTC) of the span that have hits, oldest first; None if there is no such counter.
+async def hits_of(counter_id: int, by: By, start: datetime, end: datetime) -> list[Bucket]:
+    """Returns the counter's hours or days (UTC) of the span that have hits, oldest first.
 
     `start` (included) and `end` (not) are whole hours.
     """
-    async with transaction() as connection:
-        counter_id = (await connection.execute(ID, {"name": name})).scalar_one_or_none()
-        if counter_id is None:
-            return None
-        return await _hits_of(connection, counter_id, by, start, end)
-
-
-async def hits_of(counter_id: int, by: By, start: datetime, end: datetime) -> list[Bucket]:
-    """Returns the same of the counter with this id."""
-    async with transaction() as connection:
-        return await _hits_of(connection, counter_id, by, start, end)
-
-
-async def _hits_of(
-    connection: AsyncConnection, counter_id: int, by: By, start: datetime, end: datetime
-) -> list[Bucket]:
     span = {"start": start.astimezone(UTC).replace(tzinfo=None), "end": end.astimezone(UTC).replace(tzinfo=None)}
-    rows = (await connection.execute(HISTORY, {"counter_id": counter_id, "form": _FORMS[by], **span})).all()
+    async with transaction() as connection:
+        rows = (await connection.execute(HISTORY, {"counter_id": counter_id, "form": _FORMS[by], **span})).all()
     return [Bucket(datetime.fromisoformat(row.bucket), int(row.hits)) for row in rows]
 
 
@@ -178,7 +194,7 @@ async def extent(name: str) -> Extent | None:
         return None
     times = [in_utc(time) for time in (row.oldest_receipt, row.oldest_hour) if time is not None]
     oldest = min(times).replace(minute=0, second=0, microsecond=0) if times else None
-    return Extent(row.id, row.last, in_utc(row.now), oldest)
+    return Extent(row.id, row.is_private, row.last, in_utc(row.now), oldest)
 
 
 async def receipts_after(counter_id: int, after: int, until: int, limit: int) -> list[Any]:

@@ -1,6 +1,6 @@
 """The counter's tables. No foreign key leads to `counter`: it would make hits wait for the roll-up, and deadlock."""
 
-from sqlalchemy import Column, Index, Table, text
+from sqlalchemy import Boolean, Column, Index, Table, text
 from sqlalchemy.dialects.mysql import BIGINT, BINARY, DATETIME, INTEGER, VARCHAR
 
 from service.platform.database import TABLE_OPTIONS, metadata
@@ -22,10 +22,14 @@ counter = Table(
     Column("title", VARCHAR(200), nullable=True),
     Column("start", BIGINT(unsigned=True), nullable=False, server_default="0"),
     Column("created_at", DATETIME(fsp=6), nullable=False, server_default=_NOW),
+    Column("is_private", Boolean(), nullable=False, server_default="0"),
+    Column("image_hits", INTEGER(unsigned=True), nullable=False, server_default="0"),
+    Column("once_a_day", Boolean(), nullable=False, server_default="0"),
     Index("uq_counter_name", "name", unique=True),
     **TABLE_OPTIONS,
 )
-"""A row holds the last number that was given, and the one before the first."""
+"""A row holds the last number that was given, and the one before the first; how many images a minute may count; and
+whether a view counts once for a visitor and day."""
 
 receipt = Table(
     "receipt",

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 from quart import Blueprint, Response, current_app, request
 
-from service.counter import queries
+from service.counter import access, queries
 from service.counter.errors import NoSuchCounter, TooManyWatchers
 from service.counter.names import check_name
 from service.counter.settings import CounterSettings
@@ -33,6 +33,7 @@ class Reading(NamedTuple):
 
     id: int
     value: int
+    is_private: bool
 
 
 @dataclass(eq=False)
@@ -153,15 +154,16 @@ class Watching:
             log.exception("what is watched cannot be read")
             return error
         self._is_failing = False
-        return {name: Reading(key, value) for key, name, value in rows}
+        return {row.name: Reading(row.id, row.value, row.is_private) for row in rows}
 
     async def _show(self, names: Iterable[str], found: dict[str, Reading]) -> None:
         for name in names:
             watched, newest = self._watched.get(name), found.get(name)
             if watched is None or watched.newest is None:
                 continue
-            if newest is None or newest.id != watched.newest.id or newest.value < watched.newest.value:
-                # It was deleted, and perhaps made again, or a backup was restored.
+            former = watched.newest
+            if newest is None or newest.value < former.value or newest._replace(value=former.value) != former:
+                # It was deleted, and perhaps made again, or made private, or a backup was restored.
                 newest = None
                 del self._watched[name]
             await watched.show(newest)
@@ -185,6 +187,7 @@ async def events(name: str) -> Response:
     """The counter's value, and each that follows, as server-sent events."""
     watching: Watching = current_app.extensions["watching"]
     first = await watching.first(check_name(name))
+    await access.check(name, is_private=first.is_private)
     return event_stream(watching.watch(name, first, request.headers.get("Last-Event-ID")))
 
 

@@ -31,7 +31,13 @@ def register(app: App) -> None:
 
     @tokens.command("make")
     @click.argument("name")
-    @click.option("--scope", "scopes", multiple=True, required=True, help="What it may do; can be given again.")
+    @click.option(
+        "--scope",
+        "scopes",
+        multiple=True,
+        required=True,
+        help="What it may do; can be given again. With :PREFIX, for such names alone.",
+    )
     @click.option("--until", type=click.DateTime(["%Y-%m-%d"]), callback=_last_day, help="Its last day, in UTC.")
     @click.option("--print-only", is_flag=True, help="Write nothing, and print the line for API_TOKENS.")
     def make_command(name: str, scopes: tuple[str, ...], until: date | None, *, print_only: bool) -> None:

@@ -7,7 +7,9 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-_LINE = re.compile(r"(?P<name>[a-z0-9][a-z0-9._-]{0,62}) +(?P<scopes>[a-z]+(,[a-z]+)*) +(?P<digest>[0-9a-f]{64})")
+_NAME = "[a-z0-9][a-z0-9._-]{0,62}"
+_SCOPE = f"[a-z]+(:{_NAME})?"
+_LINE = re.compile(f"(?P<name>{_NAME}) +(?P<scopes>{_SCOPE}(,{_SCOPE})*) +(?P<digest>[0-9a-f]{{64}})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +18,15 @@ class Token:
 
     name: str
     scopes: frozenset[str]
+
+    def may(self, scope: str, name: str = "") -> bool:
+        """Whether it has the scope: for every name, or for those that begin with what follows a `:` (`write:shop-`)."""
+        return scope in self.scopes or name.startswith(self.prefixes(scope))
+
+    def prefixes(self, scope: str) -> tuple[str, ...]:
+        """Returns with what the names begin for which it has the scope: "" for every name, none where it lacks it."""
+        found = (one.partition(":") for one in self.scopes)
+        return tuple(prefix for word, _, prefix in found if word == scope)
 
 
 def parse_tokens(text: str) -> dict[str, Token]:
@@ -40,7 +51,7 @@ def line_of(name: str, scopes: tuple[str, ...], secret: str) -> str:
     """Returns the line for a token. Raises ValueError where name or scopes cannot be in one."""
     line = f"{name} {','.join(scopes)} {digest(secret)}"
     if _LINE.fullmatch(line) is None:
-        raise ValueError("a name is [a-z0-9][a-z0-9._-]{0,62}, a scope is [a-z]+")
+        raise ValueError(f"a name is {_NAME}, a scope is [a-z]+ or, for names with a prefix, [a-z]+:PREFIX")
     return line
 
 

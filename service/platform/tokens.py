@@ -21,19 +21,30 @@ class TokenRefused(Problem):
         self.headers = {"WWW-Authenticate": "Bearer"}
 
 
-async def require_token(scope: str) -> Token | None:
+async def require_token(scope: str, name: str = "") -> Token | None:
     """Returns the request's token; None where tokens are not required and none was sent.
 
-    Raises TokenRefused, and Unavailable where the token may be in the database, which does not answer.
+    `name`: of what the request is about, since a scope may be limited to names with a prefix. Raises TokenRefused, and
+    Unavailable where the token may be in the database, which does not answer.
     """
-    settings: Settings = current_app.settings  # type: ignore[attr-defined]  # an App
-    given = request.headers.get("Authorization")
-    if given is None:
-        if not settings.api_tokens_required:
+    token = await given_token()
+    if token is None:
+        if not current_app.settings.api_tokens_required:  # type: ignore[attr-defined]  # an App
             return None
         text = "This needs a token: send `Authorization: Bearer …`; `quart tokens make` makes one."
         raise TokenRefused(HTTPStatus.UNAUTHORIZED, "token-needed", text)
+    if not token.may(scope, name):
+        raise TokenRefused(HTTPStatus.FORBIDDEN, "scope-missing", f"This token may not do this: it lacks `{scope}`.")
+    return token
+
+
+async def given_token() -> Token | None:
+    """Returns the request's token, None if none was sent. Raises as `require_token` does for one that is not valid."""
+    given = request.headers.get("Authorization")
+    if given is None:
+        return None
     kind, _, secret = given.partition(" ")
+    settings: Settings = current_app.settings  # type: ignore[attr-defined]  # an App
     token = None
     if kind.lower() == "bearer":
         hashed = digest(secret.strip())
@@ -42,8 +53,6 @@ async def require_token(scope: str) -> Token | None:
     if token is None:
         text = "This token is not known here, or no longer valid."
         raise TokenRefused(HTTPStatus.UNAUTHORIZED, "token-unknown", text)
-    if scope not in token.scopes:
-        raise TokenRefused(HTTPStatus.FORBIDDEN, "scope-missing", f"This token may not do this: it lacks `{scope}`.")
     return token
 
 

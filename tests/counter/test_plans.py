@@ -47,7 +47,7 @@ def many(server: DatabaseServer, make_tables: MakeTables) -> Iterator[Database]:
         (queries.NAMES, {"after": "plan-7", "limit": 20}, {"uq_counter_name"}),
         (text(str(WATCHED)), {}, {"uq_counter_name"}),
         (queries.ID, {"name": "plan-1"}, {"uq_counter_name"}),
-        (queries.RECEIPT, {"key": KEY, "name": "plan-1"}, {"PRIMARY", "uq_counter_name"}),
+        (queries.RECEIPT, {"key": KEY, "counter_id": 1}, {"PRIMARY"}),
         (queries.EXTENT, {"name": "plan-1"}, {"uq_counter_name", "ix_receipt_counter_id_created_at", "PRIMARY"}),
         (queries.RECEIPTS, {"counter_id": 1, "after": 7, "until": 900, "limit": 10}, {"ix_receipt_counter_id_first"}),
         (queries.HISTORY, SPAN, {"ix_receipt_counter_id_created_at", "PRIMARY"}),

@@ -1,0 +1,47 @@
+"""Who may read: anybody, but private counters only with a token that has the scope `read`; to others there are none."""
+
+from quart import current_app
+
+from service.counter import queries
+from service.counter.errors import NoSuchCounter
+from service.counter.models import Counter
+from service.counter.names import check_name
+from service.platform.tokens import given_token
+
+EVERY = ("",)
+"""The prefix of every name."""
+
+
+async def readable(name: str) -> Counter:
+    """Returns the counter. Raises MalformedName, NoSuchCounter and TokenRefused."""
+    found = await queries.read(check_name(name))
+    if found is None:
+        raise NoSuchCounter
+    await check(name, is_private=found.private)
+    return found
+
+
+async def readable_id(name: str) -> int:
+    """Returns the counter's id. Raises as `readable` does."""
+    found = await queries.find(check_name(name))
+    if found is None:
+        raise NoSuchCounter
+    await check(name, is_private=found.is_private)
+    return int(found.id)
+
+
+async def check(name: str, *, is_private: bool) -> None:
+    """Raises NoSuchCounter if the counter is not for the one who asks, and TokenRefused if the token is not valid."""
+    if is_private and not name.startswith(await private_prefixes()):
+        raise NoSuchCounter
+
+
+async def private_prefixes() -> tuple[str, ...]:
+    """Returns with what the names of those private counters begin that the one who asks may read.
+
+    Raises TokenRefused if the token is not valid.
+    """
+    token = await given_token()
+    if token is None:
+        return () if current_app.settings.api_tokens_required else EVERY  # type: ignore[attr-defined]  # an App
+    return token.prefixes("read")

@@ -1,0 +1,93 @@
+"""Private counters, and tokens whose scopes are limited to names with a prefix."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from harness.databases import Database
+from harness.processes import Hypercorn, hypercorn, is_ready, wait_until
+from service.platform.token_file import line_of
+from tests.conftest import SECRET_KEY
+from tests.counter.test_api import books, problem
+
+__all__ = ["books"]
+
+pytestmark = pytest.mark.any_database
+
+TOKENS = {
+    "owner": ("manage", "read", "count"),
+    "team": ("count:team-", "read:team-", "manage:team-"),
+    "hitter": ("count",),
+}
+NAMES = ["open", "team-open", "team-secret", "zecret"]
+READS = ["", "/history", "/badge.svg", "/badge.json", "/receipts.csv", "/history.ndjson", f"/receipts/{'0' * 32}"]
+
+
+@pytest.fixture(scope="module")
+def service(
+    books: Database, plain_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Hypercorn]:
+    """With an open and a private counter of the team's, and of others."""
+    log: Path = tmp_path_factory.mktemp("access") / "log"
+    tokens = ";".join(line_of(name, scopes, f"of {name}") for name, scopes in TOKENS.items())
+    own = {"SECRET_KEY": SECRET_KEY, "API_TOKENS": tokens}
+    with hypercorn({**plain_environment, **books.environment, **own}, log, workers=1) as service:
+        wait_until(lambda: is_ready(service), log=log)
+        for name in NAMES:
+            made = ask(service, "owner", "PUT", f"/{name}", json={"private": name.endswith("cret")})
+            assert (made.status_code, made.json()["private"]) == (201, name.endswith("cret"))
+        yield service
+
+
+def ask(service: Hypercorn, token: str | None, method: str, path: str, **named: object) -> httpx.Response:
+    headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer of {token}"} if token else {})
+    return httpx.request(method, f"{service.url}/counters{path}", headers=headers, **named)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("token", "readable"),
+    [("owner", NAMES), ("team", NAMES[:3]), ("hitter", NAMES[:2]), (None, NAMES[:2])],
+)
+def test_a_private_counter_is_there_for_those_alone_who_may_read_it(
+    service: Hypercorn, token: str | None, readable: list[str]
+) -> None:
+    for name in NAMES:
+        for path in READS:
+            answer = ask(service, token, "GET", f"/{name}{path}")
+            if name not in readable:
+                assert problem(answer) == (404, "no-such-counter"), path
+            elif "/receipts/" in path:
+                assert problem(answer) == (404, "no-such-receipt")
+            else:
+                assert answer.status_code == 200, path
+    listed = ask(service, token, "GET", "").json()
+    assert listed["counters"] == sorted([*readable, "page"])
+    first = ask(service, token, "GET", "?limit=2").json()
+    assert (first["counters"], first["next"]) == (["open", "page"], "/counters?after=page&limit=2")
+
+
+def test_a_token_that_is_not_valid_is_refused_where_it_matters(service: Hypercorn) -> None:
+    for path in "/zecret", "/zecret/history", "":
+        assert problem(ask(service, "nobody", "GET", path)) == (401, "token-unknown")
+    assert ask(service, "nobody", "GET", "/open").status_code == 200
+
+
+def test_a_scope_with_a_prefix_is_for_such_names_alone(service: Hypercorn) -> None:
+    assert ask(service, "team", "POST", "/team-secret/hits").json()["number"] == 1
+    assert ask(service, "team", "PUT", "/team-secret", json={"title": "Ours"}).json()["title"] == "Ours"
+    assert ask(service, "team", "PUT", "/team-2").status_code == 201
+    assert ask(service, "team", "DELETE", "/team-2").status_code == 204
+    for method, path in ("POST", "/open/hits"), ("PUT", "/team"), ("DELETE", "/open"), ("POST", "/my-team-1/hits"):
+        assert problem(ask(service, "team", method, path)) == (403, "scope-missing")
+    assert ask(service, None, "GET", "/open").json()["value"] == 0
+
+
+def test_a_counter_can_be_made_private_and_open_again(service: Hypercorn) -> None:
+    ask(service, "owner", "PUT", "/changing", json={"title": "stays"})
+    for private in True, False:
+        changed = ask(service, "owner", "PUT", "/changing", json={"private": private}).json()
+        assert (changed["private"], changed["title"]) == (private, "stays")
+        assert ask(service, None, "GET", "/changing").status_code == (404 if private else 200)
+    assert ask(service, "owner", "DELETE", "/changing").status_code == 204
