@@ -4,9 +4,10 @@ A hit comes in by a route (`page`, `api`), waits in the queue (`hit_queue`) of i
 counted with others (`batch`) in one transaction (`connections`).
 """
 
-from service.counter import api, badges, cli, export, jobs, page, pages, watching
+from service.counter import api, badges, cli, export, image_hits, jobs, page, pages, watching
 from service.counter.connections import TRIES, LaneConnections
 from service.counter.lanes import Lanes
+from service.counter.options import Options
 from service.counter.settings import load_counter_settings
 from service.counter.status import hits
 from service.platform import openapi, status, tracing
@@ -25,7 +26,9 @@ def register(app: App) -> None:
     app.register_blueprint(api.blueprint)
     app.register_blueprint(badges.blueprint)
     app.register_blueprint(export.blueprint)
+    app.register_blueprint(image_hits.blueprint)
     app.register_blueprint(pages.blueprint)
+    app.extensions["options"] = Options()
     openapi.register(app, api.DESCRIBED)
     watching.register(app, settings)
     cli.register(app, settings)

@@ -1,4 +1,9 @@
-"""Who may read: anybody, but private counters only with a token that has the scope `read`; to others there are none."""
+"""Who may read: anybody, but private counters only with a token that has the scope `read`; to others there are none.
+
+And who may count by the API.
+"""
+
+from http import HTTPStatus
 
 from quart import current_app
 
@@ -6,7 +11,8 @@ from service.counter import queries
 from service.counter.errors import NoSuchCounter
 from service.counter.models import Counter
 from service.counter.names import check_name
-from service.platform.tokens import given_token
+from service.platform.token_file import Token
+from service.platform.tokens import TokenRefused, given_token, require_token
 
 EVERY = ("",)
 """The prefix of every name."""
@@ -28,6 +34,28 @@ async def readable_id(name: str) -> int:
         raise NoSuchCounter
     await check(name, is_private=found.is_private)
     return int(found.id)
+
+
+async def counting(name: str) -> tuple[Token | None, bool]:
+    """Returns the token that may count, None where none is needed, and whether it is a publishable one of this counter.
+
+    Raises TokenRefused.
+    """
+    try:
+        return await require_token("count", name), False
+    except TokenRefused as error:
+        if (
+            error.status == HTTPStatus.FORBIDDEN
+            and (token := await given_token())
+            and publishable(name) in token.scopes
+        ):
+            return token, True
+        raise
+
+
+def publishable(name: str) -> str:
+    """Returns the scope of a token that may stand in a web page, and do nothing but count one on this counter."""
+    return f"publish:{name}"
 
 
 async def check(name: str, *, is_private: bool) -> None:

@@ -9,7 +9,7 @@ from quart_schema import document_headers, document_querystring, document_reques
 
 from service.counter import access, commands, pages, queries
 from service.counter.batch import Replayed
-from service.counter.errors import NoSuchCounter, NoSuchReceipt
+from service.counter.errors import NoSuchCounter, NoSuchReceipt, PublishedAmount
 from service.counter.models import (
     Counted,
     Counter,
@@ -24,7 +24,9 @@ from service.counter.models import (
 )
 from service.counter.names import check_name
 from service.counter.negotiation import TEXT, prefers, text
+from service.counter.options import options
 from service.counter.span import span
+from service.counter.views import visitor_key
 from service.platform.idempotency import REPLAYED, idempotency_key
 from service.platform.openapi import API, media_types, problems
 from service.platform.request_data import MalformedParameter, answer, body, query, read_body
@@ -35,7 +37,7 @@ _RECEIPT = re.compile(r"[0-9a-f]{32}")
 DESCRIBED = API(
     title="Tally",
     version="0.1.0",
-    blueprints=("api", "badges", "export"),
+    blueprints=("api", "badges", "export", "image_hits"),
     path_parameters={
         "name": {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,62}$"},
         "receipt": {"type": "string", "pattern": f"^{_RECEIPT.pattern}$"},
@@ -56,9 +58,14 @@ blueprint = Blueprint("api", __name__, url_prefix="/counters")
 @security_scheme([{"bearer": []}])
 async def hit(name: str) -> Response:
     """Counts. A request repeated with the same Idempotency-Key and token gets the same numbers."""
-    token = await require_token("count", name)
+    token, is_published = await access.counting(name)
     new = await body(NewHit)
     key = idempotency_key(request.headers)
+    if is_published:
+        if new.amount != 1:
+            raise PublishedAmount
+        if (await options().of(check_name(name))).views == "visitors":
+            key, token = visitor_key(name), None
     if key is not None and token is not None:
         key = f"{token.name}\n{key}"  # which no key without a token can be: none has a line break
     lanes = current_app.extensions["lanes"]

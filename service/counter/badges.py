@@ -79,7 +79,7 @@ async def endpoint(name: str) -> Response:
 
 
 def svg(value: int, name: str, asked: BadgeQuery) -> Response:
-    """Returns the badge as a response."""
+    """Returns the badge as a response, which is not to be cached unless that is asked for."""
     label = name if asked.label is UNSET else asked.label
     drawn = badge.badge(label, str(value), color=asked.color, label_color=asked.label_color, style=asked.style)
     response = Response(drawn, headers={"Cache-Control": "no-store"}, content_type=f"{SVG}; charset=utf-8")

@@ -1,5 +1,6 @@
 """The counter's errors. Each of those that answer a hit means that it was not counted."""
 
+import math
 from http import HTTPStatus
 
 from service.counter.tables import LARGEST
@@ -50,6 +51,30 @@ class NoSuchReceipt(Problem):
     def __init__(self) -> None:
         text = "This counter has no such receipt; those that are old are rolled up."
         super().__init__(HTTPStatus.NOT_FOUND, "no-such-receipt", text)
+
+
+class ImagesDoNotCount(Problem):
+    """The counter's owner has not allowed images that count."""
+
+    def __init__(self) -> None:
+        text = "Images of this counter do not count: its owner may allow them with `image_hits`."
+        super().__init__(HTTPStatus.FORBIDDEN, "images-do-not-count", text)
+
+
+class TooManyImages(Problem):
+    """As many images have counted in this minute as the counter's owner allows."""
+
+    def __init__(self, seconds: float) -> None:
+        text = "As many images of this counter have counted in this minute as its owner allows. This one did not."
+        super().__init__(HTTPStatus.TOO_MANY_REQUESTS, "too-many-requests", text)
+        self.headers = {"Retry-After": str(math.ceil(seconds))}
+
+
+class PublishedAmount(Problem):
+    """A publishable token counts one at a time."""
+
+    def __init__(self) -> None:
+        super().__init__(HTTPStatus.FORBIDDEN, "scope-missing", "A publishable token counts one at a time.")
 
 
 class MalformedName(Problem):

@@ -4,6 +4,7 @@ from quart import Blueprint, Response, current_app, request
 from werkzeug.exceptions import ServiceUnavailable
 
 from service.counter.batch import Replayed
+from service.counter.views import is_left_out, is_prefetch
 from service.platform.idempotency import REPLAYED, idempotency_key
 from service.platform.request_data import read_body
 
@@ -17,11 +18,11 @@ blueprint = Blueprint("page", __name__)
 async def hit() -> Response:
     """Counts the request, unless its Idempotency-Key was counted before: then it shows that number again.
 
-    HEAD and prefetches are not hits, since they show no number.
+    HEAD and prefetches are not hits, since they show no number, nor are crawlers where BOT_FILTER is on.
     """
-    if request.method == "HEAD":
+    if request.method == "HEAD" or is_left_out():
         return _page("")
-    if _is_prefetch():
+    if is_prefetch():
         # A browser shows a prefetched 2xx without another request, and the visit would not be counted.
         raise ServiceUnavailable("This page is not to be fetched ahead, since loading it counts.")
     key = idempotency_key(request.headers)
@@ -31,11 +32,6 @@ async def hit() -> Response:
     if isinstance(receipt, Replayed):
         page.headers[REPLAYED] = "true"
     return page
-
-
-def _is_prefetch() -> bool:
-    purposes = request.headers.get("Sec-Purpose", ""), request.headers.get("Purpose", "")
-    return any(purpose.partition(";")[0].strip() == "prefetch" for purpose in purposes)
 
 
 def _page(body: str) -> Response:

@@ -15,6 +15,7 @@ class CounterSettings:
     `receipt_retention` and `watch_interval` are in seconds."""
 
     auto_create: bool
+    bot_filter: bool
     batch_size: int
     lane_queue_size: int
     worker_queue_size: int
@@ -34,6 +35,7 @@ def load_counter_settings() -> CounterSettings:
 def _read(env: FileAwareEnv) -> CounterSettings:
     return CounterSettings(
         auto_create=env.bool("COUNTERS_AUTO_CREATE", False),
+        bot_filter=env.bool("BOT_FILTER", False),
         batch_size=env.int("LANE_BATCH_SIZE", 1_000, validate=between(1, 10_000)),
         lane_queue_size=env.int("LANE_QUEUE_SIZE", 2_000, validate=between(1, 1_000_000)),
         worker_queue_size=env.int("WORKER_QUEUE_SIZE", 10_000, validate=between(1, 1_000_000)),

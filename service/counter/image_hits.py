@@ -1,0 +1,49 @@
+"""hit.svg: a badge whose loads count, for counters whose owner allows it. Anybody may load an image, from anywhere."""
+
+import msgspec
+from quart import Blueprint, Response, current_app, request
+from quart_schema import document_querystring
+from werkzeug.exceptions import ServiceUnavailable
+
+from service.counter import queries
+from service.counter.badges import SVG, BadgeQuery, svg
+from service.counter.batch import Replayed
+from service.counter.errors import NoSuchCounter
+from service.counter.names import check_name
+from service.counter.options import options
+from service.counter.views import is_left_out, is_prefetch, visitor_key
+from service.platform.idempotency import REPLAYED
+from service.platform.openapi import media_types, problems
+from service.platform.request_data import query, read_body
+
+NEVER_CACHED = {"Cache-Control": "no-cache, no-store, max-age=0", "Expires": "Thu, 01 Jan 1970 00:00:00 GMT"}
+"""What has GitHub's camo ask each time, too; an entity tag would have it answered from its cache."""
+
+blueprint = Blueprint("image_hits", __name__, url_prefix="/counters")
+
+
+@blueprint.get("/<name>/hit.svg")
+@document_querystring(BadgeQuery)
+@media_types(SVG)
+@problems(400, 403, 404, 409, 429, 503, 504)
+async def hit(name: str) -> Response:
+    """Counts one, and shows its number as a badge. HEAD, prefetches and, with BOT_FILTER, crawlers do not count."""
+    check_name(name)
+    asked = msgspec.structs.replace(query(BadgeQuery), cache_seconds=0)
+    await read_body()
+    if is_prefetch():
+        raise ServiceUnavailable("This image is not to be fetched ahead, since loading it counts.")
+    if request.method == "HEAD" or is_left_out():
+        found = await queries.read(name) if (await options().of(name)).image_hits else None
+        if found is None:
+            raise NoSuchCounter
+        response = svg(found.value, name, asked)
+    else:
+        counter = await options().admit_image(name)
+        key = visitor_key(name) if counter.views == "visitors" else None
+        receipt = await current_app.extensions["lanes"].hit(name, key=key)
+        response = svg(receipt.last, name, asked)
+        if isinstance(receipt, Replayed):
+            response.headers[REPLAYED] = "true"
+    response.headers.update(NEVER_CACHED)
+    return response

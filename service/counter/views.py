@@ -1,0 +1,62 @@
+"""What counts as a view of a page or an image: not what a browser fetches ahead, nor, with BOT_FILTER, a crawler.
+
+And who has viewed it: a visitor of a day has a key, made of the network address and the browser's name, and neither is
+kept. The key is used as an Idempotency-Key: within the day it gives the visitor's first number again.
+"""
+
+import functools
+import hashlib
+import re
+from datetime import UTC, datetime
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from quart import current_app, request
+
+_LONGEST_AGENT = 512
+"""Characters of a User-Agent that are looked at."""
+
+_FOR_PEOPLE = re.compile("github-camo|GoogleImageProxy")
+"""Proxies that fetch an image when somebody looks at it; the list of crawlers has them."""
+
+
+def is_prefetch() -> bool:
+    """Whether a browser fetches ahead what nobody may ever look at."""
+    purposes = request.headers.get("Sec-Purpose", ""), request.headers.get("Purpose", "")
+    return any(purpose.partition(";")[0].strip() == "prefetch" for purpose in purposes)
+
+
+def is_left_out() -> bool:
+    """Whether the bot filter is on, and the request comes from a crawler."""
+    return current_app.extensions["lanes"].settings.bot_filter and _is_crawler(_agent())
+
+
+def visitor_key(name: str) -> str:
+    """Returns the key of the request's client for the counter and this day (UTC).
+
+    It cannot be undone without SECRET_KEY. No client can send it: it has a line break.
+    """
+    app: Any = current_app
+    made_of = f"{datetime.now(UTC):%Y-%m-%d}\n{name}\n{_network(request.remote_addr or '')}\n{_agent()}"
+    secret = hashlib.sha256(app.settings.secret_key.encode()).digest()
+    return "visitor\n" + hashlib.blake2b(made_of.encode(), key=secret, digest_size=16).hexdigest()
+
+
+def _agent() -> str:
+    return request.headers.get("User-Agent", "")[:_LONGEST_AGENT]
+
+
+def _network(address: str) -> str:
+    """Returns the address, of an IPv6 one the first 64 bits: browsers change the rest within a day."""
+    try:
+        version = ip_address(address).version
+    except ValueError:  # a Unix socket's peer has none
+        return address
+    return address if version == 4 else str(ip_network(f"{address}/64", strict=False))
+
+
+@functools.lru_cache(1_000)
+def _is_crawler(agent: str) -> bool:
+    from crawleruseragents import is_crawler  # noqa: PLC0415  # 0.2 s, which only those who filter wait for
+
+    return bool(is_crawler(agent)) and not _FOR_PEOPLE.search(agent)
