@@ -95,6 +95,7 @@ def test_without_a_span_it_is_that_of_the_last_day(
         "from=2026-03-02T00:00:00Z&to=2026-03-01T00:00:00Z",
         "from=2026-03-01T00:00:00Z&to=2026-04-01T00:00:01Z",
         "by=day&from=2020-01-01T00:00:00Z&to=2026-01-01T00:00:00Z",
+        "by=day&from=2016-01-01T00:00:00Z&to=2026-01-01T00:00:00Z",
         "by=week",
         "by=",
         "to=0001-01-01T00:00:00Z",
@@ -112,6 +113,12 @@ def test_the_longest_spans_are_answered(client: httpx.Client, counter_id: int, n
     for by, days in ("hour", 31), ("day", 3 * 365 + 1):
         span = {"from": f"{DAY - timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}", "to": f"{DAY:%Y-%m-%dT%H:%M:%SZ}"}
         assert sum(history(client, name, by=by, **span).values()) == 10
+
+
+def test_history_of_a_counter_without_hits_is_empty(client: httpx.Client, name: str) -> None:
+    client.put(f"/counters/{name}", json={"start": 7})
+    for by in "hour", "day":
+        assert history(client, name, by=by) == {}
 
 
 def test_history_of_no_counter_is_404(client: httpx.Client, name: str) -> None:

@@ -60,7 +60,9 @@ def test_a_light_colour_has_dark_text(client: httpx.Client, badge_of: str) -> No
 
 
 @pytest.mark.parametrize(
-    "label", ["<script>alert(1)</script>", "\"'&</text>", "]]>", "\u202egnp", "🧮" * 100, "%00", "&#0;", "{x}%s"]
+    "label",
+    ["<script>alert(1)</script>", "\"'&</text>", "]]>", "\u202egnp", "🧮" * 100, "%00", "&#0;", "{x}%s"],
+    ids=lambda label: label.encode("unicode_escape").decode()[:20],
 )
 def test_markup_in_a_label_is_text(client: httpx.Client, badge_of: str, label: str) -> None:
     svg = drawn(client, badge_of, label=label)

@@ -80,6 +80,7 @@ def test_a_counter_without_hits_has_an_empty_export_and_none_has_none(client: ht
     for what, head in ("receipts", "receipt,first,last,created\r\n"), ("history", "time,hits\r\n"):
         assert client.get(f"/counters/{name}/{what}.csv").text == head
         assert client.get(f"/counters/{name}/{what}.ndjson").text == ""
+        assert client.head(f"/counters/{name}/{what}.csv").headers["content-type"] == "text/csv; charset=utf-8"
         assert problem(client.get(f"/counters/none/{what}.csv")) == (404, "no-such-counter")
         assert problem(client.get(f"/counters/{name}/{what}.xml")) == (400, "malformed-parameter")
 

@@ -25,7 +25,8 @@ from tests.conftest import SECRET_KEY, Start
 from tests.counter.audit import audit
 from tests.counter.page import number_in
 from tests.counter.test_api import books, problem
-from tests.counter.test_docs_page import LIMIT, browser
+from tests.counter.browsers import LIMIT
+from tests.counter.test_docs_page import browser
 
 __all__ = ["books", "browser"]
 
