@@ -170,7 +170,7 @@ def test_the_error_log_is_json_in_utf_8_without_the_query_of_an_address(service:
     """Of a disk that is full, for one: here the folder for large bodies is missing."""
     with nginx(tmp_path, service.address, edit={"client_body_buffer_size 64k": "client_body_buffer_size 1k"}) as proxy:
         (tmp_path / "client_body").rmdir()
-        sent = request(1, method=b"POST", uri=b"/path?a=secret", referrer=b'\xff"?b=secret c=secret')
+        sent = request(1, method=b"POST", uri=b"/path?a=secret", host=b"h\xff", referrer=b'\xff"?b=secret c=secret')
         proxy.exchange(sent.replace(b"\r\n\r\n", b"\r\nContent-Length: 50000\r\n\r\n") + b"x" * 50000)
         wait_until(lambda: len(proxy.log()) == 2)
     (line,) = (line for line in proxy.log() if line["event"] != "request")
