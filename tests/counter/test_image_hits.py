@@ -16,6 +16,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 from harness.databases import Database
+from harness.nginx import nginx
 from harness.processes import Hypercorn, free_port, hypercorn, is_ready, wait_until
 from service.counter.access import publishable
 from service.counter.options import FRESH
@@ -162,6 +163,28 @@ def test_a_visitor_counts_once_a_day_where_the_owner_wants_that(client: httpx.Cl
     other = make(client, image_hits=100, views="visitors")
     assert number_on(client.get(f"{other}/hit.svg", headers={"X-Forwarded-For": "192.0.2.1"})) == 1
     assert audit(books, path[1:]) == 6
+
+
+@pytest.mark.nginx
+def test_nginx_passes_on_what_keeps_an_image_out_of_caches_and_who_asks(
+    client: httpx.Client, service: Hypercorn, tmp_path: Path
+) -> None:
+    path = make(client, image_hits=100, views="visitors")
+    with nginx(tmp_path, f"127.0.0.1:{service.port}") as proxy:
+        seen = [
+            proxy.get(f"/counters{path}/hit.svg", User_Agent=BROWSER, X_Forwarded_For=f"192.0.2.{i}") for i in (1, 2)
+        ]
+        cached = proxy.get(f"/counters{path}/badge.svg?cacheSeconds=60")
+        raw = proxy.exchange(f"GET /counters{path}/hit.svg?label=\xe9 HTTP/1.0\r\n\r\n".encode("latin-1"))
+    assert {answer.headers["cache-control"] for answer in seen} == {"no-cache, no-store, max-age=0"}
+    assert {answer.headers["expires"] for answer in seen} == {"Thu, 01 Jan 1970 00:00:00 GMT"}
+    assert ["idempotent-replayed" in answer.headers for answer in seen] == [
+        False,
+        True,
+    ]  # one address, whatever it says
+    assert (cached.status, cached.headers["cache-control"]) == (200, "public, max-age=60")
+    assert raw.startswith(b"HTTP/1.1 400 ")
+    assert value(client, path) == 1
 
 
 def test_a_change_of_the_options_is_taken_within_seconds(client: httpx.Client) -> None:
