@@ -62,7 +62,9 @@ blueprint = Blueprint("badges", __name__, url_prefix="/counters")
 async def image(name: str) -> Response:
     """The counter's value as a badge; reading it does not count."""
     found, asked = await _asked(name)
-    return svg(found.value, name, asked)
+    response = svg(found.value, name, asked)
+    _let_cache(response, found, asked)
+    return response
 
 
 @blueprint.get("/<name>/badge.json")
@@ -74,17 +76,15 @@ async def endpoint(name: str) -> Response:
     found, asked = await _asked(name)
     label = name if asked.label is UNSET else asked.label
     response = answer(ShieldsBadge(1, label, str(found.value), asked.color, asked.label_color, asked.style))
-    _let_cache(response, asked.cache_seconds)
+    _let_cache(response, found, asked)
     return response
 
 
 def svg(value: int, name: str, asked: BadgeQuery) -> Response:
-    """Returns the badge as a response, which is not to be cached unless that is asked for."""
+    """Returns the badge as a response that is not to be cached."""
     label = name if asked.label is UNSET else asked.label
     drawn = badge.badge(label, str(value), color=asked.color, label_color=asked.label_color, style=asked.style)
-    response = Response(drawn, headers={"Cache-Control": "no-store"}, content_type=f"{SVG}; charset=utf-8")
-    _let_cache(response, asked.cache_seconds)
-    return response
+    return Response(drawn, headers={"Cache-Control": "no-store"}, content_type=f"{SVG}; charset=utf-8")
 
 
 async def _asked(name: str) -> tuple[Counter, BadgeQuery]:
@@ -93,6 +93,7 @@ async def _asked(name: str) -> tuple[Counter, BadgeQuery]:
     return await access.readable(name), asked
 
 
-def _let_cache(response: Response, seconds: int) -> None:
-    if seconds:
-        response.headers["Cache-Control"] = f"public, max-age={seconds}"
+def _let_cache(response: Response, found: Counter, asked: BadgeQuery) -> None:
+    if asked.cache_seconds:
+        who = "private" if found.private else "public"  # a shared cache would show it to all
+        response.headers["Cache-Control"] = f"{who}, max-age={asked.cache_seconds}"

@@ -1,6 +1,5 @@
 """hit.svg: a badge whose loads count, for counters whose owner allows it. Anybody may load an image, from anywhere."""
 
-import msgspec
 from quart import Blueprint, Response, current_app, request
 from quart_schema import document_querystring
 from werkzeug.exceptions import ServiceUnavailable
@@ -29,7 +28,7 @@ blueprint = Blueprint("image_hits", __name__, url_prefix="/counters")
 async def hit(name: str) -> Response:
     """Counts one, and shows its number as a badge. HEAD, prefetches and, with BOT_FILTER, crawlers do not count."""
     check_name(name)
-    asked = msgspec.structs.replace(query(BadgeQuery), cache_seconds=0)
+    asked = query(BadgeQuery)
     await read_body()
     if is_prefetch():
         raise ServiceUnavailable("This image is not to be fetched ahead, since loading it counts.")

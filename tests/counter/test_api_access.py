@@ -68,6 +68,13 @@ def test_a_private_counter_is_there_for_those_alone_who_may_read_it(
     assert (first["counters"], first["next"]) == (["open", "page"], "/counters?after=page&limit=2")
 
 
+def test_no_shared_cache_may_keep_a_private_counters_badge(service: Hypercorn) -> None:
+    for name, who in ("open", "public"), ("zecret", "private"):
+        for form in "svg", "json":
+            answer = ask(service, "owner", "GET", f"/{name}/badge.{form}?cacheSeconds=9")
+            assert answer.headers["cache-control"] == f"{who}, max-age=9"
+
+
 def test_a_token_that_is_not_valid_is_refused_where_it_matters(service: Hypercorn) -> None:
     for path in "/zecret", "/zecret/history", "":
         assert problem(ask(service, "nobody", "GET", path)) == (401, "token-unknown")
