@@ -51,7 +51,7 @@ class HttpConnection(ASGIHTTPConnection):
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         request = self._create_request_from_scope(send)
-        request.begun = time.perf_counter()  # type: ignore[attr-defined]  # for the log
+        request.begun = time.monotonic()  # type: ignore[attr-defined]  # for the log
         client = self._client = _Client(self, request, receive)
         try:
             await self.handle_request(request, send)

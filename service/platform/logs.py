@@ -81,7 +81,7 @@ def _add_worker_and_request(_logger: Any, _name: str, event: EventDict) -> Event
         event["method"] = request.method
         event["route"] = request.url_rule.rule if request.url_rule else None
         if (begun := getattr(request, "begun", None)) is not None:
-            event["seconds"] = round(time.perf_counter() - begun, 6)
+            event["seconds"] = round(time.monotonic() - begun, 6)
     return event
 
 
