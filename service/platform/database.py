@@ -114,6 +114,7 @@ def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None, c
             database=settings.name,
         ),
         isolation_level="READ COMMITTED",
+        hide_parameters=True,  # from the log: what a client sent may be secret
         connect_args={
             "async_creator_fn": driver.connect,
             "charset": CHARSET,

@@ -55,6 +55,14 @@ def test_each_worker_has_one_group_of_connections_none_larger_than_its_pool(data
     assert groups() == [4, 4, 4]
 
 
+async def test_what_is_given_to_a_statement_is_not_in_its_error(app: App) -> None:
+    with pytest.raises(exc.ProgrammingError) as raised:
+        async with transaction() as connection:
+            await connection.execute(text("SELECT :value no SQL"), {"value": "not-to-be-seen"})
+    assert "no SQL" in str(raised.value)
+    assert "not-to-be-seen" not in str(raised.value)
+
+
 async def test_no_connection_is_made_before_the_application_serves(database: Database, make_app: MakeApp) -> None:
     app = make_app()
     assert not database.processes()
