@@ -64,12 +64,15 @@ def test_bytes_that_are_no_utf_8_are_logged_as_json(service: tuple[Hypercorn, Da
     assert "request_id" not in line
 
 
-@pytest.mark.parametrize("text", ["\udcff", "a\ud800b", "\U0001f600", "ä\x00\x1b[0m\n"])
-def test_any_text_is_one_line_of_json(text: str) -> None:
-    program = f"from service.platform import logs; logs.configure('INFO', json=True); logs.logging.info({text!a})"
+def test_any_text_is_one_line_of_json() -> None:
+    texts = ["\udcff", "a\ud800b", "\U0001f600", "ä\x00\x1b[0m\n"]
+    program = (
+        "from service.platform import logs; logs.configure('INFO', json=True); "
+        f"[logs.logging.info(text) for text in {texts!a}]"
+    )
     written = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True).stderr
-    assert written.count(b"\n") == 1
-    assert json.loads(written)["event"] == text.encode("utf-8", "replace").decode()
+    found = [json.loads(line)["event"] for line in written.splitlines()]
+    assert found == [text.encode("utf-8", "replace").decode() for text in texts]
 
 
 def test_no_query_is_logged(service: tuple[Hypercorn, Database]) -> None:
