@@ -132,8 +132,7 @@ class _Exposition(Collector):
     def answer(self) -> Response:
         """Returns the answer with the metrics of all workers, 503 where their files cannot be written or read.
 
-        It may not do without what this worker has counted since its last write: a worker that was asked before may
-        have shown more, and a count that goes back looks like a new start.
+        What was written last would be answered too, but figures that stand still look like a service without requests.
         """
         self._write()
         if not self._reason:
