@@ -117,4 +117,5 @@ def test_shields_io_is_told_what_it_reads(client: httpx.Client, badge_of: str, n
         "labelColor": "grey",
         "style": "flat",
     }
-    assert problem(client.get("/counters/none/badge.json")) == (404, "no-such-counter")
+    for path in "/counters/none/badge.json", "/counters/none/badge.svg":
+        assert problem(client.get(path)) == (404, "no-such-counter")
