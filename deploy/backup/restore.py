@@ -195,9 +195,11 @@ def _replay(cursor: Any, chosen: Plan, *, is_mariadb: bool) -> None:
         reached = Position(status["Relay_Log_File"], status["Relay_Log_Pos"])
         if sys.stderr.isatty():
             print(f"   {reached}", end="\r", file=sys.stderr, flush=True)
-        if status[f"{replica.capitalize()}_SQL_Running"] == "No":
+        # MariaDB's thread looks for the end only before an event, and waits for one where the last log ends there.
+        if status[f"{replica.capitalize()}_SQL_Running"] == "No" or reached.order >= (stop.number, stop.offset):
             break
         time.sleep(0.2)
+    cursor.execute(f"STOP {replica} SQL_THREAD")
     if status["Last_SQL_Error"] or reached.order < (stop.number, stop.offset):
         raise Refused(f"The replay stopped at {reached}: {status['Last_SQL_Error'] or 'it did not get further'}.")
     cursor.execute(f"RESET {replica} ALL")

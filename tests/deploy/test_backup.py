@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pymysql
 import pytest
 
 from deploy.backup.binary_log import transactions
@@ -285,32 +284,6 @@ def test_a_log_that_the_server_deleted_before_it_was_copied_is_told_at_once(plac
     assert "The server deleted a binary log before it was copied" in place.refused("logs")
     place.run("take")
     place.run("logs")
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "SELECT * FROM `{0}`.kept",
-        "INSERT INTO `{0}`.kept VALUES ()",
-        "DELETE FROM `{0}`.kept",
-        "DROP TABLE `{0}`.kept",
-        "CREATE TABLE `{0}`.another (id INT)",
-        "SELECT * FROM mysql.user",
-        "CREATE USER another",
-        "SET GLOBAL max_connections = 1",
-        "SHUTDOWN",
-        "SELECT LOAD_FILE('/etc/passwd') INTO OUTFILE '/tmp/x'",
-    ],
-)
-def test_the_backups_user_may_read_no_row_and_change_nothing(empty: Backups, statement: str) -> None:
-    user, password = empty.environment["BACKUP_DB_USERNAME"], Path(empty.environment["BACKUP_DB_PASSWORD_FILE"])
-    login = {"host": empty.server.host, "port": empty.server.port, "user": user, "password": password.read_text()}
-    with (
-        pymysql.connect(**login) as connection,  # type: ignore[call-overload]
-        connection.cursor() as cursor,
-        pytest.raises(pymysql.err.MySQLError, match="denied"),
-    ):
-        cursor.execute(statement.format(empty.database))
 
 
 def test_each_transaction_of_a_log_is_found_where_the_server_has_it(backups: Backups) -> None:

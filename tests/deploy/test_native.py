@@ -12,6 +12,7 @@ import psutil
 import pymysql
 import pytest
 
+from harness.compose import copy_tree
 from harness.native import Installation, installation
 from harness.processes import for_each, free_port, wait_until
 from service.platform.settings import ROOT
@@ -213,3 +214,40 @@ def test_a_changed_file_is_loaded_in_development(tmp_path: Path, plain_environme
         wait_until(made.answers)
         made.started[-1].send_signal(signal.SIGTERM)
         assert made.started[-1].wait(60) == 0
+
+
+def test_a_restore_that_cannot_be_put_in_place_leaves_what_there_is_and_one_beside_is_named_from_where_it_is_called(
+    running: Installation, tmp_path: Path
+) -> None:
+    assert running.run("./run", "backup").returncode == 0
+    assert running.interrupt() == 0
+    database = running.directory / ".run/mariadb"
+    before = (database / "data").stat().st_ino, {path.name for path in database.iterdir()}
+    failing = tmp_path / "failing"
+    failing.mkdir()
+    (failing / "mv").write_text('#!/bin/sh\ncase $* in *restored*) exit 1 ;; esac\nexec /bin/mv "$@"\n')
+    (failing / "mv").chmod(0o755)
+    path = f"{failing}:{running.environment['PATH']}"
+    ended = running.run("./run", "restore", "--in-place", "--yes", PATH=path)
+    assert (ended.returncode, "could not be replaced (above): it is as it was" in ended.stdout) == (1, True)
+    assert ((database / "data").stat().st_ino, {path.name for path in database.iterdir()}) == before
+    other = copy_tree(tmp_path / "other")
+    for sentence in "restored: ./run up in ", "has data already: name another clone":
+        command = [str(running.directory / "run"), "restore", "--beside", other.name]
+        beside = subprocess.run(command, cwd=tmp_path, env=running.environment, capture_output=True, text=True)
+        assert sentence in beside.stdout + beside.stderr
+    assert (other / ".run/mariadb/data/ibdata1").exists()
+    running.up()
+
+
+def test_where_docker_is_missing_backups_are_those_of_up(running: Installation, tmp_path: Path) -> None:
+    programs = {path.name: path for folder in ("/usr/sbin", "/usr/bin") for path in Path(folder).iterdir()}
+    for name, program in programs.items():
+        if not name.startswith("docker"):
+            (tmp_path / name).symlink_to(program)
+    fresh = copy_tree(tmp_path / "fresh")
+    (fresh / ".venv").symlink_to(ROOT / ".venv")
+    bare = {**running.environment, "PATH": str(tmp_path)}
+    for task, sentence in ("backup", "start it by ./run up"), ("restore", "Say --in-place, or --beside"):
+        ended = subprocess.run(["./run", task], cwd=fresh, env=bare, capture_output=True, text=True)
+        assert (ended.returncode, sentence in ended.stderr) == (1, True), ended.stderr
