@@ -195,14 +195,26 @@ def _replay(cursor: Any, chosen: Plan, *, is_mariadb: bool) -> None:
         reached = Position(status["Relay_Log_File"], status["Relay_Log_Pos"])
         if sys.stderr.isatty():
             print(f"   {reached}", end="\r", file=sys.stderr, flush=True)
-        # MariaDB's thread looks for the end only before an event, and waits for one where the last log ends there.
-        if status[f"{replica.capitalize()}_SQL_Running"] == "No" or reached.order >= (stop.number, stop.offset):
+        # It looks for the end only before an event, and waits for one where the last log has no more.
+        at_the_end = chosen.stop is None and _has_read_all(cursor, status)
+        if status[f"{replica.capitalize()}_SQL_Running"] == "No" or at_the_end:
             break
         time.sleep(0.2)
     cursor.execute(f"STOP {replica} SQL_THREAD")
-    if status["Last_SQL_Error"] or reached.order < (stop.number, stop.offset):
+    if status["Last_SQL_Error"] or (reached.order < (stop.number, stop.offset) and not at_the_end):
         raise Refused(f"The replay stopped at {reached}: {status['Last_SQL_Error'] or 'it did not get further'}.")
     cursor.execute(f"RESET {replica} ALL")
+
+
+def _has_read_all(cursor: Any, status: dict[str, Any]) -> bool:
+    """Whether the thread waits for more than there is, and, of MySQL, its workers have carried out what it has read."""
+    state = status.get("Slave_SQL_Running_State") or status.get("Replica_SQL_Running_State") or ""
+    if "has read all relay log" not in state:
+        return False
+    if "Retrieved_Gtid_Set" not in status:
+        return True  # MariaDB's thread carries out by itself what it reads
+    cursor.execute("SELECT GTID_SUBSET(%s, %s) AS done", (status["Retrieved_Gtid_Set"], status["Executed_Gtid_Set"]))
+    return bool(cursor.fetchone()["done"])
 
 
 def _check(cursor: Any) -> Check:
