@@ -21,7 +21,7 @@ from service.counter.names import check_name
 from service.counter.settings import CounterSettings
 from service.platform.app import App
 from service.platform.database import OutcomeUnknown, Unavailable
-from service.platform.event_stream import BATCH, Event, NextEvent, event_stream
+from service.platform.event_stream import Event, NextEvent, event_stream, in_turn
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +44,12 @@ class _Watched:
     watchers: set[asyncio.Event] = field(default_factory=set)
 
     async def show(self, newest: Reading | None) -> None:
-        """Tells the watchers, some at a time, so that requests do not wait for all of them."""
+        """Tells the watchers, one after the other."""
         if newest == self.newest:
             return
         self.newest = newest
-        for number, watcher in enumerate(list(self.watchers), 1):
+        async for watcher in in_turn(list(self.watchers)):
             watcher.set()
-            if number % BATCH == 0:
-                await asyncio.sleep(0)
 
 
 class Watching:

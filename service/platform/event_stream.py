@@ -7,9 +7,10 @@ time to wait before its client connects again: thousands come back spread out, a
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from quart import Response, current_app, request
 
@@ -24,8 +25,10 @@ RETRY_AFTER_LEAVING = 1_000, 10_000
 SEND_TIMEOUT = 30.0
 """Seconds in which a client must take what is sent, as nginx's send_timeout."""
 
-BATCH = 100
-"""Streams that are ended, or given an event, before other requests have their turn: some 10 ms of work."""
+BATCH, PAUSE = 20, 0.002
+"""Streams that go on before other requests have their turn, some 2 ms of work, and for how many seconds."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +50,17 @@ NextEvent = Callable[[], Awaitable[Event | None]]
 
 
 class EventStream(Response):
-    """The response, with a bound on the sending of each part (see http_connection.py) and none on all of them."""
+    """The response, with a bound on the sending of each part (see http_connection.py) and none on all of them.
+
+    Its connection is closed at its end: by one that a proxy kept, clients would come back to the worker that leaves.
+    """
 
     send_timeout = SEND_TIMEOUT
 
     def __init__(self, parts: AsyncGenerator[bytes]) -> None:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        if request.http_version in {"1.0", "1.1"}:  # HTTP/2 has no such header
+            headers["Connection"] = "close"
         super().__init__(parts, headers=headers, content_type="text/event-stream")
         self.timeout = None
 
@@ -67,11 +75,9 @@ class _Streams:
     async def end(self) -> None:
         """Ends all when the worker begins to leave."""
         await self.leaving.wait()
-        for number, wait in enumerate(list(self.waiting), 1):
+        async for wait in in_turn(list(self.waiting)):
             if wait in self.waiting:
                 wait.reschedule(0)
-            if number % BATCH == 0:
-                await asyncio.sleep(0)
 
 
 def register(app: App) -> None:
@@ -95,6 +101,14 @@ def event_stream(source: AbstractContextManager[NextEvent]) -> Response:
         return EventStream(_nothing())
     app: App = current_app  # type: ignore[assignment]
     return EventStream(_parts(source, app.extensions["event_streams"], app.settings.event_heartbeat))
+
+
+async def in_turn(waiting: Iterable[_T]) -> AsyncGenerator[_T]:
+    """Yields them with pauses in between: what wakes thousands of streams must not keep requests waiting."""
+    for number, one in enumerate(waiting, 1):
+        yield one
+        if number % BATCH == 0:
+            await asyncio.sleep(PAUSE)
 
 
 async def _nothing() -> AsyncGenerator[bytes]:

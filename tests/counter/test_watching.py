@@ -64,6 +64,10 @@ def event(name: str, value: int) -> dict[str, str]:
     return {"id": str(value), "data": json.dumps({"counter": name, "value": value}, separators=(",", ":"))}
 
 
+def deleted(name: str) -> dict[str, str]:
+    return {"event": "deleted", "data": json.dumps({"counter": name}, separators=(",", ":"))}
+
+
 def hit(client: httpx.Client, name: str, amount: int = 1) -> int:
     return int(client.post(f"/counters/{name}/hits", json={"amount": amount}).raise_for_status().json()["number"])
 
@@ -114,11 +118,27 @@ def test_a_counter_that_is_deleted_says_so_and_its_stream_ends(client: httpx.Cli
     with watch(client, name) as first, watch(client, name) as second:
         assert [next(first), next(second)] == [event(name, 0)] * 2
         client.delete(f"/counters/{name}").raise_for_status()
-        client.put(f"/counters/{name}").raise_for_status()  # another, which is not what they watch
-        over = {"event": "deleted", "data": json.dumps({"counter": name}, separators=(",", ":"))}
-        assert [list(first), list(second)] == [[over]] * 2
+        assert [list(first), list(second)] == [[deleted(name)]] * 2
+    assert problem(client.get(f"/counters/{name}/events", headers=EVENTS)) == (404, "no-such-counter")
+
+
+@pytest.mark.parametrize(
+    "becomes",
+    [
+        pytest.param("id = id + 1000000, count = 9", id="was made in its place"),
+        pytest.param("count = 4", id="came back with an older backup"),
+    ],
+)
+def test_another_counter_of_the_name_is_not_taken_for_the_one_that_is_watched(
+    client: httpx.Client, shared: Database, name: str, becomes: str
+) -> None:
+    hit(client, name, 5)
+    with watch(client, name) as parts:
+        assert next(parts) == event(name, 5)
+        shared.execute(f"UPDATE counter SET {becomes} WHERE name = %s", name)
+        assert list(parts) == [deleted(name)]
     with watch(client, name) as again:
-        assert next(again) == event(name, 0)
+        assert next(again) == event(name, int(becomes[-1]))
 
 
 @pytest.mark.parametrize(

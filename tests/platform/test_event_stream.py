@@ -59,6 +59,7 @@ def test_a_stream_has_its_events_and_a_comment_where_it_is_quiet(service: Hyperc
         headers = answered.headers
         assert (answered.status_code, headers["content-type"]) == (200, "text/event-stream")
         assert (headers["cache-control"], headers["x-accel-buffering"]) == ("no-store", "no")
+        assert headers["connection"] == "close"
         assert milliseconds(next(parts)) > 0
         assert [next(parts) for _ in range(2)] == [f"event: probe\nid: {number}\ndata: x" for number in range(2)]
         assert [next(parts) for _ in range(3)] == [":"] * 3
