@@ -117,12 +117,14 @@ def hypercorn(
     workers: int = 2,
     cwd: Path = ROOT,
     port: int | None = None,
+    unix_socket: Path | None = None,
     options: Sequence[str] = (),
     python: str | Path = sys.executable,
 ) -> Iterator[Hypercorn]:
-    """Runs Hypercorn with the hypercorn.toml of `cwd` on a port of its own until the end of the block."""
+    """Runs Hypercorn with the hypercorn.toml of `cwd` until the block ends, on a port of its own or a Unix socket."""
     port = port or free_port()
-    command = [python, "-m", "hypercorn", "--config", "hypercorn.toml", "--bind", f"127.0.0.1:{port}", *options]
+    bind = f"unix:{unix_socket}" if unix_socket else f"127.0.0.1:{port}"
+    command = [python, "-m", "hypercorn", "--config", "hypercorn.toml", "--bind", bind, *options]
     with log.open("w") as file:
         process = subprocess.Popen(
             [*command, "--workers", str(workers), app], cwd=cwd, env=dict(environment), stdout=file, stderr=file

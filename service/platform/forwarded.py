@@ -14,6 +14,9 @@ from typing import Any
 LOOK_UP_INTERVAL = 1.0
 """Seconds between two look-ups of the host names, which a stranger's requests could otherwise cause without limit."""
 
+UNIX_SOCKET = "unix:"
+"""What stands for the peers of a Unix socket, which have no address: as in nginx's `set_real_ip_from`."""
+
 PEERS = 1_024
 """How many peers are remembered, with whether they are in a trusted network: 8 us for each request spared."""
 
@@ -22,13 +25,17 @@ _OF_WEBSOCKETS = {"http": "ws", "https": "wss"}
 
 
 class Forwarded:
-    """ASGI middleware. `trusted` holds addresses, networks and host names, looked up when a new peer comes."""
+    """ASGI middleware. `trusted` holds addresses, networks, `unix:` and host names, looked up when a new peer comes."""
 
     def __init__(self, app: Any, trusted: Iterable[str]) -> None:
         self._app = app
         self._networks = []
         self._names = []
+        self._trusts_unix_sockets = False
         for one in trusted:
+            if one == UNIX_SOCKET:
+                self._trusts_unix_sockets = True
+                continue
             try:
                 self._networks.append(ip_network(one))
             except ValueError:
@@ -38,17 +45,20 @@ class Forwarded:
         self._looked_up = float("-inf")
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "lifespan" and scope.get("client") is not None:
+        if scope["type"] != "lifespan":
             headers = dict(scope["headers"])
             address = headers.get(b"x-forwarded-for")
-            if address is not None and await self._is_trusted(scope["client"][0]):
+            if address is not None and await self._is_trusted(scope.get("client")):
                 scheme = headers.get(b"x-forwarded-proto", scope["scheme"].encode()).decode("latin1")
                 if scope["type"] == "websocket":
                     scheme = _OF_WEBSOCKETS.get(scheme, scheme)
                 scope = {**scope, "client": (address.decode("latin1"), 0), "scheme": scheme}
         await self._app(scope, receive, send)
 
-    async def _is_trusted(self, peer: str) -> bool:
+    async def _is_trusted(self, client: tuple[str, int] | None) -> bool:
+        if client is None:
+            return self._trusts_unix_sockets
+        peer = client[0]
         if peer in self._addresses:
             return True
         try:

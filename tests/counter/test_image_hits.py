@@ -24,9 +24,9 @@ from service.platform.settings import ROOT
 from service.platform.token_file import line_of
 from tests.conftest import SECRET_KEY, Start
 from tests.counter.audit import audit
+from tests.counter.browsers import LIMIT
 from tests.counter.page import number_in
 from tests.counter.test_api import books, problem
-from tests.counter.browsers import LIMIT
 from tests.counter.test_docs_page import browser
 
 __all__ = ["books", "browser"]

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from harness.databases import Database, DatabaseServer, new_database
+from harness.nginx import nginx
 from harness.processes import Hypercorn, hypercorn
 from service import create_app
 from service.platform.settings import ROOT, load_settings
@@ -209,6 +210,19 @@ def test_the_clients_address_is_believed_from_a_trusted_proxy_only(
     service = start(app="tests.platform.probe:app", workers=1, TRUSTED_PROXIES=trusted)
     assert httpx.get(f"{service.url}/probe/client", headers=FORWARDED).text == seen
     assert httpx.get(f"{service.url}/probe/client").text == "http 127.0.0.1"
+
+
+@pytest.mark.nginx
+@pytest.mark.parametrize(("trusted", "seen"), [("unix:", "http 127.0.0.1"), ("127.0.0.1", "http <local>")])
+def test_nginx_is_believed_through_a_unix_socket_only_where_that_is_trusted(
+    environment: dict[str, str], tmp_path: Path, trusted: str, seen: str
+) -> None:
+    path, told = tmp_path / "socket", {**environment, "TRUSTED_PROXIES": trusted}
+    with (
+        hypercorn(told, tmp_path / "log", app="tests.platform.probe:app", unix_socket=path, workers=1),
+        nginx(tmp_path / "nginx", f"unix:{path}") as proxy,
+    ):
+        assert proxy.get("/probe/client").text == seen
 
 
 def test_logs_are_json_lines_in_production(service: Hypercorn) -> None:
