@@ -50,6 +50,8 @@ LEFT_OUT = (
     "tests/deploy/deploys.py",
     "tests/deploy/test_compose_deploy.py",
     "tests/deploy/test_compose_rehearsals.py",
+    "tests/deploy/test_systemd_rehearsals.py",
+    "harness/systemd.py",
 )
 """Files and folders that no copy has."""
 

@@ -53,6 +53,10 @@ NEEDS = {
     # --- counter
     "node": (lambda: shutil.which("node") is not None, "node is not installed (clients in JavaScript)"),
     # --- end of counter
+    "systemd": (
+        lambda: shutil.which("systemd-analyze") is not None,
+        "systemd-analyze is not installed (systemd's units)",
+    ),
     "browser": (lambda: shutil.which("chromedriver") is not None, "chromedriver is not installed (pages in a browser)"),
 }
 """What the tests with a marker need: whether it is here, and what is missing if not."""

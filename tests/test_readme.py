@@ -12,6 +12,7 @@ BACKUPS = "tests/deploy/test_compose_backup.py"
 COMMANDS = "tests/platform/test_commands.py"
 # --- counter
 DEPLOYS = "tests/deploy/test_compose_deploy.py"
+SYSTEMD = "tests/deploy/test_systemd_rehearsals.py"
 UPDATED = "tests/test_new.py::test_a_copy_takes_over_what_was_fixed_and_keeps_what_is_its_own"
 # --- end of counter
 
@@ -59,6 +60,7 @@ RUN_BY = {
         "tests/deploy/test_compose_metrics.py::test_every_query_of_the_dashboards_has_values_under_load"
     ),
     # --- counter
+    "./run install systemd": f"{SYSTEMD}::test_installed_again_it_changes_nothing_and_nobody_else_reads_what_is_secret",
     "./run deploy": f"{DEPLOYS}::test_a_deploy_and_a_rollback_replace_all_replicas_and_no_request_fails",
     "./run rollback": f"{DEPLOYS}::test_a_deploy_and_a_rollback_replace_all_replicas_and_no_request_fails",
     "./run bench --quick": (

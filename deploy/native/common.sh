@@ -68,5 +68,8 @@ url_here() {
     deploy/nginx/url "$HTTP_ADDRESS" "${where[@]:-$HTTP_PORT}"
 }
 
+# Whether ./run install systemd was run in this folder.
+is_installed() { [ "$(cat /opt/tally/folder 2>/dev/null)" = "$PWD" ]; }
+
 # Whether ./run up runs in this folder: each of its processes holds a lock on that file (deploy/native/program).
 is_up() { [ -e .run/running ] && ! flock -n .run/running true; }

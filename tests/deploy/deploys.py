@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import httpx
 
@@ -18,6 +18,25 @@ T = TypeVar("T")
 
 CLIENTS = 64
 FACTORY = "service/__init__.py"
+
+BROKEN = {
+    "all its views answer 500": (
+        "\n\n@app.before_request\nasync def fail():\n    import quart\n\n    assert quart.request.path == '/readyz'\n",
+        "HTTP Error 500",
+    ),
+    "it does not start": ("\nsys.exit('broken on purpose')\n", "broken on purpose"),
+}
+"""What is added to service/asgi.py, and what is then said."""
+
+
+class Served(Protocol):
+    """What answers on 127.0.0.1."""
+
+    @property
+    def port(self) -> int: ...
+
+    @property
+    def url(self) -> str: ...
 
 
 @contextmanager
@@ -66,7 +85,7 @@ def tags(stack: Stack) -> list[str]:
     return [inspect(one)["Config"]["Image"].rpartition(":")[2] for one in stack.containers("web")]
 
 
-def under_load(stack: Stack, task: Callable[[], T]) -> T:
+def under_load(stack: Served, task: Callable[[], T]) -> T:
     """Returns what the task returns, which it calls under clients that do not try again.
 
     Each request must have been answered, and no number given twice.
@@ -86,7 +105,7 @@ def under_load(stack: Stack, task: Callable[[], T]) -> T:
     return changed
 
 
-async def post_with_keys(stack: Stack, until: "asyncio.Task[Any]") -> list[tuple[int, str]]:
+async def post_with_keys(stack: Served, until: "asyncio.Task[Any]") -> list[tuple[int, str]]:
     """Counts with a new Idempotency-Key each time; returns statuses, and bodies as those of `GET /`."""
     answers = []
     async with httpx.AsyncClient(base_url=stack.url) as client:

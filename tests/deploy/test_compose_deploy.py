@@ -15,7 +15,7 @@ import pytest
 
 from harness.compose import Stack, docker, health, logged, new_stack
 from harness.processes import wait_until
-from tests.deploy.deploys import FACTORY, change, commit, run, stack_of_a_repository, tags, under_load
+from tests.deploy.deploys import BROKEN, FACTORY, change, commit, run, stack_of_a_repository, tags, under_load
 
 pytestmark = pytest.mark.compose
 
@@ -133,14 +133,6 @@ def test_nginx_keeps_what_a_deploy_gave_it_until_its_container_is_made_anew(depl
 
 
 ASGI = "service/asgi.py"
-
-BROKEN = {
-    "all its views answer 500": (
-        "\n\n@app.before_request\nasync def fail():\n    import quart\n\n    assert quart.request.path == '/readyz'\n",
-        "HTTP Error 500",
-    ),
-    "it does not start": ("\nsys.exit('broken on purpose')\n", "broken on purpose"),
-}
 
 
 @pytest.mark.parametrize("how", BROKEN)

@@ -1,0 +1,203 @@
+"""`./run install systemd` and `./run deploy` in a booted Debian, under clients that do not try again."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from harness.processes import wait_until
+from harness.systemd import Machine, machine
+from service.platform.settings import ROOT
+from tests.deploy.deploys import BROKEN, under_load
+
+pytestmark = [pytest.mark.compose, pytest.mark.rehearsal]
+
+MAKE_CERTIFICATE = """
+openssl req -x509 -newkey rsa:2048 -nodes -days 90 -subj /CN=localhost -addext subjectAltName=DNS:localhost \\
+    -keyout key.pem -out chain.pem && chmod 400 key.pem
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    with machine(tmp_path_factory.mktemp("systemd")) as booted:
+        settings = "printf 'HTTP_ADDRESS=0.0.0.0\\nAPI_TOKENS_REQUIRED=false\\n' >.quartenv"
+        booted.said("sh", "-c", settings)
+        booted.said("./run", "install", "systemd")
+        said = booted.said("./run", "deploy")
+        assert "serves; it answers on http://127.0.0.1:8080" in said
+        yield booted
+
+
+@contextmanager
+def setting(machine: Machine, line: str) -> Iterator[None]:
+    """Has .quartenv hold the line until the end of the block."""
+    machine.said("sh", "-c", 'echo "$1" >>.quartenv', "-", line)
+    try:
+        yield
+    finally:
+        machine.said("sed", "--in-place", "$d", ".quartenv")
+
+
+def release(machine: Machine) -> str:
+    return machine.said("readlink", "/opt/tally/current").removeprefix("releases/")
+
+
+def webs(machine: Machine) -> list[str]:
+    """Returns the releases whose service systemd has, running or not."""
+    listed = machine.said("systemctl", "list-units", "--all", "--plain", "--no-legend", "tally-web@*")
+    return [line.split()[0].removeprefix("tally-web@").removesuffix(".service") for line in listed.splitlines()]
+
+
+def hit(machine: Machine) -> int:
+    return int(httpx.get(machine.url, timeout=30).raise_for_status().text.removeprefix("<h1>Counter: ")[:-5])
+
+
+def test_installed_again_it_changes_nothing_and_nobody_else_reads_what_is_secret(installed: Machine) -> None:
+    again = installed.said("./run", "install", "systemd")
+    assert again == "-- done; ./run deploy makes a release of this folder and starts it"
+    paths = [
+        "/srv/tally/.quartenv",
+        "/opt/tally/current/environment",
+        "/var/lib/tally",
+        "/run/tally/" + release(installed),
+    ]
+    assert installed.said("stat", "-c", "%U %G %a", *paths).splitlines() == [
+        "root root 600",
+        "root tally 640",
+        "tally tally 700",
+        "tally tally 700",
+    ]
+    installed.said("systemd-analyze", "verify", "tally.target", f"tally-web@{release(installed)}.service")
+
+
+def test_a_deploy_and_a_rollback_lose_no_request(installed: Machine) -> None:
+    first = release(installed)
+    second = installed.commit()
+    assert f"{second} serves" in under_load(installed, lambda: installed.said("./run", "deploy"))
+    assert (release(installed), webs(installed)) == (second, [second])
+    assert f"{first} serves" in under_load(installed, lambda: installed.said("./run", "rollback"))
+    assert (release(installed), webs(installed)) == (first, [first])
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_release_that_does_not_serve_gets_no_traffic_and_is_taken_back(how: str, installed: Machine) -> None:
+    before = release(installed)
+    addition, reason = BROKEN[how]
+    installed.said("sh", "-c", 'printf "%s" "$1" >>service/asgi.py', "-", addition)
+    broken = installed.commit()
+    try:
+        code, said = under_load(installed, lambda: installed.run("./run", "deploy"))
+    finally:
+        installed.said("git", "reset", "--quiet", "--hard", "HEAD~")
+    assert code == 1, said
+    assert f"The release {broken} does not serve" in said
+    assert reason in said
+    assert (release(installed), webs(installed)) == (before, [before])
+    assert installed.run("test", "-e", f"/opt/tally/releases/{broken}")[0] != 0
+
+
+def test_a_migration_that_fails_replaces_nothing(installed: Machine) -> None:
+    before = release(installed)
+    head = installed.said("sh", "-c", "ls migrations/versions | grep -o '^[0-9]*' | tail -n 1")
+    revision = f"revision = '9999'\ndown_revision = '{head}'\n\n\ndef upgrade():\n    raise ValueError('on purpose')\n"
+    installed.said("sh", "-c", 'printf "%s" "$1" >migrations/versions/9999_broken.py', "-", revision)
+    installed.commit()
+    try:
+        code, said = installed.run("./run", "deploy")
+    finally:
+        installed.said("git", "reset", "--quiet", "--hard", "HEAD~")
+    assert (code, "on purpose" in said) == (1, True), said
+    assert "The migration failed (above): nothing was replaced" in said
+    assert (release(installed), webs(installed)) == (before, [before])
+
+
+def test_nginx_is_given_its_new_configuration_and_a_wrong_one_replaces_nothing(installed: Machine) -> None:
+    with setting(installed, "MAX_BODY_SIZE=1024"):
+        assert "nginx has its new configuration" in installed.said("./run", "deploy")
+    assert httpx.post(f"{installed.url}/counters/page/hits", content=bytes(1025)).status_code == 413
+    before = release(installed)
+    with setting(installed, "RATE_LIMIT=x"):
+        code, said = installed.run("./run", "deploy")
+    assert (code, "RATE_LIMIT is malformed" in said, "nothing was replaced" in said) == (1, True, True), said
+    assert release(installed) == before
+    assert "nginx has its new configuration" in installed.said("./run", "rollback")
+
+
+def test_it_stops_in_order_and_the_count_goes_on_after_the_machine_started_anew(installed: Machine) -> None:
+    count = hit(installed)
+    try:
+        installed.said("systemctl", "stop", "tally.target")
+    finally:
+        subprocess.run(["docker", "restart", installed.container], check=True, capture_output=True)
+    installed.boot()
+    log = installed.said(
+        "journalctl", "--output", "cat", "--identifier", "systemd", "--grep", "^Stopped tally-(nginx|web|mar)"
+    )
+    stopped = [line.split()[1].partition("@")[0].partition(".")[0] for line in log.splitlines()[-3:]]
+    assert stopped == ["tally-nginx", "tally-web", "tally-mariadb"]
+    wait_until(lambda: installed.run("./run", "status")[0] == 0, limit=60)
+    assert hit(installed) == count + 1
+
+
+def test_the_nightly_backup_can_be_restored(installed: Machine) -> None:
+    installed.said("systemctl", "start", "tally-backup.service")
+    count = hit(installed)
+    installed.said("systemctl", "start", "tally-backup-logs.service")
+    hit(installed)
+    code, said = installed.run("./run", "restore", "--in-place", "--yes")
+    assert (code, "What an earlier ./run up has left runs here" in said) == (1, True), said
+    try:
+        installed.said("systemctl", "stop", "tally.target")
+        installed.said("./run", "restore", "--in-place", "--yes")
+    finally:
+        installed.said("systemctl", "start", "tally.target")
+    wait_until(lambda: installed.run("./run", "status")[0] == 0, limit=60)
+    assert hit(installed) == count + 1
+
+
+def test_the_tasks_of_run_are_those_of_what_runs(installed: Machine) -> None:
+    assert "all is well" in installed.said("./run", "status")
+    assert release(installed) in installed.said("./run", "status")
+    assert installed.said("./run", "migrate", "current").endswith("(head)")
+    assert "1" in installed.said("./run", "db", "--execute", "SELECT 1")
+    assert "tokens" in installed.said("./run", "quart", "--help")
+
+
+def test_the_access_log_is_rotated_and_loses_no_line(installed: Machine) -> None:
+    httpx.get(f"{installed.url}/livez?before")
+    installed.said("logrotate", "--force", "/etc/logrotate.d/tally")
+    httpx.get(f"{installed.url}/livez?after")
+    log = "/var/log/tally/access.log"
+    wait_until(lambda: "livez?after" in installed.run("cat", log)[1])
+    assert "livez?before" in installed.said("cat", f"{log}.1")
+
+
+def test_tls_is_turned_on_with_a_certificate_that_root_alone_can_read(installed: Machine) -> None:
+    installed.said("sh", "-c", MAKE_CERTIFICATE)
+    installed.said("./run", "certificate", "chain.pem", "key.pem")
+    with setting(installed, "HTTPS_PORT=443"):
+        assert "answers on https://127.0.0.1:443" in installed.said("./run", "deploy")
+    assert installed.said("curl", "--silent", "--insecure", "https://localhost/livez") == "alive"
+    assert "nginx loads it now" in installed.said("./run", "certificate", "chain.pem", "key.pem")
+    installed.said("./run", "rollback")
+
+
+def test_an_application_of_ones_own_runs_beside_it_and_is_removed(installed: Machine, tmp_path: Path) -> None:
+    own = tmp_path / "my-app"
+    subprocess.run([sys.executable, "deploy/new_application.py", own], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(["rm", "-rf", own / ".git"], check=True)
+    installed.copy(own, "my-app")
+    folder = "/srv/my-app"
+    installed.said("sh", "-c", "echo HTTP_PORT=8081 >.quartenv", folder=folder)
+    installed.said("./run", "install", "systemd", folder=folder)
+    assert "it answers on http://127.0.0.1:8081" in installed.said("./run", "deploy", folder=folder)
+    assert "all is well" in installed.said("./run", "status", folder=folder)
+    assert "removed; the data" in installed.said("./run", "install", "systemd", "--remove", folder=folder)
+    assert installed.said("sh", "-c", "ls -d /etc/systemd/system/my_app* /opt/my_app 2>/dev/null; ls /var/lib/my_app")
+    assert installed.run("sh", "-c", "ls -d /etc/systemd/system/my_app* /opt/my_app")[0] != 0
+    assert hit(installed) > 0
