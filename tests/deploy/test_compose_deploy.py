@@ -176,11 +176,49 @@ def test_a_migration_that_fails_replaces_nothing(deployed: Stack) -> None:
     assert deployed.containers("web") == replicas
 
 
+FULL = "RUN --mount=type=tmpfs,target=/full,size=1m head -c 2000000 /dev/zero >/full/all\n"
+
+
+def test_a_disk_that_is_full_replaces_nothing(deployed: Stack) -> None:
+    replicas, noted = deployed.containers("web"), environment(deployed)
+    dockerfile = deployed.directory / "deploy/Dockerfile"
+    before = dockerfile.read_text()
+    command = ["prlimit", "--fsize=1000", "./run", "deploy"]  # a limit for each file
+    project = {**deployed.environment, "COMPOSE_PROJECT_NAME": deployed.project}
+    here = subprocess.run(command, cwd=deployed.directory, env=project, capture_output=True, text=True)
+    assert (here.returncode, "has no room, is the disk full? Nothing was replaced" in here.stderr) == (1, True)
+    assert not (deployed.directory / ".run/room").exists()
+    change(deployed, "deploy/Dockerfile", FULL)
+    try:
+        code, written = run(deployed, "deploy")
+    finally:
+        dockerfile.write_text(before)
+        commit(deployed)
+    assert (code, "failed to solve" in written) == (1, True), written
+    assert "The image was not built (above): nothing was replaced" in written
+    assert deployed.containers("web") == replicas
+    assert environment(deployed) == noted
+
+
 def test_two_deploys_at_once_are_refused(deployed: Stack) -> None:
     (deployed.directory / ".run").mkdir(exist_ok=True)
     with (deployed.directory / ".run/deploying").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert run(deployed, "deploy") == (1, "run: Another deploy is under way here.\n")
+
+
+@pytest.mark.parametrize("step", ["-- building", "-- migrating"])
+def test_ctrl_c_before_a_replica_is_made_replaces_nothing(step: str, deployed: Stack) -> None:
+    replicas, noted = deployed.containers("web"), environment(deployed)
+    change(deployed, FACTORY, f"# interrupted while {step.removeprefix('-- ')}\n")
+    with deployed.begin_task("deploy") as process:
+        assert process.stdout
+        assert any(step in line for line in process.stdout)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) != 0
+    assert deployed.containers("web") == replicas
+    assert environment(deployed) == noted
+    assert deployed.status("/livez") == 200
 
 
 def test_ctrl_c_leaves_the_replicas_that_were_there(deployed: Stack) -> None:
