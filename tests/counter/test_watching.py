@@ -45,7 +45,8 @@ def service(
 
 @pytest.fixture
 def client(service: Hypercorn) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=service.url, limits=httpx.Limits(), timeout=30) as client:
+    # Shorter than EVENT_HEARTBEAT: a stream that should have ended is a failure, and no endless wait.
+    with httpx.Client(base_url=service.url, limits=httpx.Limits(), timeout=10) as client:
         yield client
 
 
