@@ -13,7 +13,7 @@ from markupsafe import Markup
 from quart import Blueprint, Response, render_template, send_from_directory, url_for
 
 from service.counter import access, queries
-from service.counter.models import Bucket, HistoryQuery, PageQuery
+from service.counter.models import Bucket, Counter, HistoryQuery, PageQuery
 from service.counter.names import check_name
 from service.counter.negotiation import HTML, prefers
 from service.counter.span import span
@@ -78,6 +78,7 @@ async def counter(name: str) -> Response:
         bars=bars(hits, asked.by, start, end),
         spans={label: f"{url_for('api.counter', name=name)}?{chosen}" for label, chosen in spans.items()},
         form=FORMS[asked.by],
+        snippets=snippets(found),
     )
 
 
@@ -108,6 +109,19 @@ def bars(hits: list[Bucket], by: Literal["hour", "day"], start: datetime, end: d
         number = of_time.get(time, 0)
         found.append(Bar(f"{time:{FORMS[by]}}", number, max(1, round(100 * number / highest)) if number else 0))
         time += STEPS[by]
+    return found
+
+
+def snippets(shown: Counter) -> dict[str, str]:
+    """Returns what shows the counter's badge on other pages, by its name; nothing for a private one."""
+    ways = {} if shown.private else {"": "badges.image"}
+    if ways and shown.image_hits:
+        ways[" that counts loads"] = "image_hits.hit"
+    found = {}
+    for what, endpoint in ways.items():
+        url = url_for(endpoint, name=shown.name, _external=True)
+        found[f"Markdown{what}"] = f"![{shown.name}]({url})"
+        found[f"HTML{what}"] = f'<img src="{url}" alt="{shown.name}">'
     return found
 
 

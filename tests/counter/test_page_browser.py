@@ -137,6 +137,16 @@ def test_a_page_can_be_paused(browser: webdriver.Chrome, page: str) -> None:
     wait_for(browser, "state", "Live")
 
 
+def test_a_snippet_is_copied(browser: webdriver.Chrome, page: str) -> None:
+    permissions = ["clipboardReadWrite", "clipboardSanitizedWrite"]
+    browser.execute_cdp_cmd("Browser.grantPermissions", {"permissions": permissions})
+    button = browser.find_element(By.CSS_SELECTOR, ".snippet button")
+    button.click()
+    WebDriverWait(browser, LIMIT, 0.05).until(lambda _: button.text == "Copied")
+    copied = browser.execute_async_script("navigator.clipboard.readText().then(arguments[0])")
+    assert copied == f"![{page.rpartition('/')[2]}]({page}/badge.svg)"
+
+
 def test_without_javascript_the_page_is_whole(browser: webdriver.Chrome, page: str) -> None:
     hit(page, 7)
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
@@ -156,6 +166,7 @@ def set_screen(browser: webdriver.Chrome, scheme: str, width: int, height: int) 
         "Emulation.setDeviceMetricsOverride",
         {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600},
     )
+    browser.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
 

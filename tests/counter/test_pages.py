@@ -4,6 +4,7 @@ import re
 import struct
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from html import unescape
 
 import httpx
 import pytest
@@ -100,7 +101,8 @@ def test_nothing_is_loaded_from_elsewhere_and_nothing_is_inline(
     for path in made(client, name, 1), "/counters":
         answered = browser.get(path)
         assert answered.headers["content-security-policy"].startswith("default-src 'none'; style-src 'self'; script-")
-        assert not re.search(r"https?://|//|\bon[a-z]+=|style=|<style|<script>", page(answered))
+        without_snippets = re.sub("<code>.*?</code>", "", page(answered))
+        assert not re.search(r"https?://|//|\bon[a-z]+=|style=|<style|<script>", without_snippets)
         assets = re.findall(r'(?:src|href)="(/assets/[^"]*)"', answered.text)
         assert {"/assets/pages.css", "/assets/icon.svg"} <= set(assets)
         for asset in assets:
@@ -115,6 +117,23 @@ def test_a_title_is_text_whatever_it_holds(client: httpx.Client, browser: httpx.
     text = page(browser.get(made(client, name, 0, "<script>alert('&\"')</script>")))
     assert "<script>alert" not in text
     assert text.count("&lt;script&gt;alert(&#39;&amp;&#34;&#39;)&lt;/script&gt;") == 2
+
+
+def test_snippets_show_the_badge_and_count_loads_only_where_the_owner_allows_it(
+    client: httpx.Client, browser: httpx.Client, name: str
+) -> None:
+    path = made(client, name, 1)
+    url = f"{client.base_url}".rstrip("/") + path
+
+    def snippets() -> list[str]:
+        return [unescape(one) for one in re.findall("<code>(.*?)</code>", page(browser.get(path)))]
+
+    shown = [f"![{name}]({url}/badge.svg)", f'<img src="{url}/badge.svg" alt="{name}">']
+    assert snippets() == shown
+    client.put(path, json={"image_hits": 5}).raise_for_status()
+    assert snippets() == shown + [one.replace("badge.svg", "hit.svg") for one in shown]
+    client.put(path, json={"private": True, "image_hits": 5}).raise_for_status()
+    assert snippets() == []
 
 
 def test_a_counter_without_hits_says_so(client: httpx.Client, browser: httpx.Client, name: str) -> None:

@@ -78,3 +78,12 @@ pause.addEventListener("click", () => {
 document.addEventListener("visibilitychange", openOrClose);
 pause.hidden = false;
 openOrClose();
+
+// A page without TLS, other than the own machine's, has no clipboard.
+for (const button of navigator.clipboard ? document.querySelectorAll(".snippet button") : []) {
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(button.parentElement.querySelector("code").textContent);
+    button.textContent = "Copied";
+  });
+}
