@@ -219,6 +219,15 @@ def test_a_place_without_room_or_that_cannot_be_written_to_is_named(place: Backu
     assert place.names() == []
 
 
+def test_a_disk_that_is_too_small_is_named_before_anything_is_written(place: Backups) -> None:
+    mount = 'mount -t tmpfs -o size=1m none "$0"; exec "$@"'
+    small = "unshare", "--map-root-user", "--mount", "sh", "-euc", mount, str(place.place)
+    if subprocess.run([*small, "true"]).returncode != 0:
+        pytest.skip("needs the right to mount in a namespace of its own")
+    assert "has 1.0 MB free, and a backup may need" in place.refused("take", under=small)
+    assert place.names() == []
+
+
 def test_a_disk_that_gets_full_ends_in_one_sentence_and_leaves_no_backup(
     backups: Backups, place: Backups, tmp_path: Path
 ) -> None:
