@@ -135,6 +135,38 @@ def test_a_moment_that_cannot_be_reached_is_refused(backups: Backups, tmp_path: 
     assert not list((tmp_path / "data").iterdir())
 
 
+@pytest.mark.rehearsal
+def test_the_tools_that_the_document_names_copy_what_is_whole_and_nothing_else(
+    backups: Backups, tmp_path: Path
+) -> None:
+    place = tmp_path / ".run/backups"
+    place.parent.mkdir()
+    made = backups.changed(place)
+    for half in ".20260102T031700.000000Z/data.tar.gz", ".removed/backup.json":
+        (place / half).parent.mkdir()
+        (place / half).touch()
+    own = {**os.environ, "RESTIC_PASSWORD": "x", "RESTIC_REPOSITORY": str(tmp_path / "repository")}
+    text = (ROOT / "docs/backup.md").read_text()
+    by_rclone, by_restic = (
+        next(line for line in text.splitlines() if line.startswith(tool)).replace("/srv/backups", str(place))
+        for tool in ("rclone sync", "restic backup")
+    )
+    copied, restored = tmp_path / "copied", tmp_path / "restored"
+    for command in (
+        by_rclone.replace("remote:backups", str(copied)),
+        "restic init",
+        by_restic,
+        f"restic restore latest --target {restored}",
+    ):
+        subprocess.run(command, shell=True, check=True, cwd=tmp_path, env=own)
+    (restored,) = restored.rglob("backups")
+    for directory in copied, restored:
+        assert not list(directory.rglob(".*"))
+        copy = Backups(made.server, made.database, directory, made.environment)
+        assert copy.names() == backups.names()
+        copy.run(*unpack(copy, tmp_path / f"{directory.name}-data"))
+
+
 def test_a_backup_that_is_not_there_and_a_place_without_any_are_named(backups: Backups, place: Backups) -> None:
     into = place.place.parent / "data"
     assert "There is no backup nothing in" in backups.refused(*unpack(backups, into, "--backup", "nothing"))
