@@ -29,9 +29,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(unit, own)
     for release in "current", "releases/1":
         shutil.copytree(ROOT / "deploy", root / OPT / release / "deploy")
-    for program in "usr/sbin/nginx", "usr/bin/kill":
-        (root / program).parent.mkdir()
-        shutil.copy("/bin/true", root / program)
+    (root / "usr/sbin").mkdir()
+    shutil.copy("/bin/true", root / "usr/sbin/nginx")
     return root
 
 
