@@ -7,12 +7,16 @@ from typing import Any
 
 
 async def get_at_once(
-    urls: Sequence[tuple[str, int]], count: int, connections: int, until: "asyncio.Task[Any] | None" = None
+    urls: Sequence[tuple[str, int]],
+    count: int,
+    connections: int,
+    until: "asyncio.Task[Any] | None" = None,
+    pause: float = 0.0,
 ) -> list[tuple[int, str]]:
     """Sends `count` GET requests for `/` on `connections` kept-alive connections, in turn to the (host, port) given.
 
     Where `until` is given, goes on as long as that task takes. Returns status and body of each answer; a request whose
-    connection was lost has status 0 and is not sent again.
+    connection was lost has status 0 and is not sent again. Each connection waits `pause` seconds between two requests.
     """
     left = itertools.chain(range(count), iter(until.done, True) if until else ())
     answers: list[tuple[int, str]] = []
@@ -29,6 +33,7 @@ async def get_at_once(
                 while is_kept:
                     status, body, is_kept = await _exchange(reader, writer, host)
                     answers.append((status, body))
+                    await asyncio.sleep(pause)
                     is_kept = is_kept and next(left, None) is not None
             except (OSError, asyncio.IncompleteReadError):
                 answers.append((0, ""))

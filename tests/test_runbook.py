@@ -17,19 +17,6 @@ DOCUMENTS = sorted(path.relative_to(ROOT) for path in [ROOT / "README.md", *(ROO
 RUNBOOK = Path("docs/runbook.md")
 REMEDIES = (ROOT / RUNBOOK).read_text().partition("\n## Day to day")[0]
 
-ALERTS = {
-    "requests-fail",
-    "not-ready",
-    # --- counter
-    "the-queue-is-full",
-    # --- end of counter
-    "connections-near-the-limit",
-    "the-backup-is-late",
-    "a-certificate-ends",
-    "the-disk-fills",
-}
-"""The sections that alerts link to."""
-
 OTHERS_OPTIONS = {"rehearse", "test", "load", "bench"}
 """Tasks that hand their arguments to a tool with options of its own."""
 
@@ -101,10 +88,6 @@ def test_each_anchor_that_a_document_links_to_is_a_heading(document: Path) -> No
         assert anchor in slugs(target), f"{target}#{anchor}"
 
 
-def test_each_alert_has_a_section() -> None:
-    assert slugs(RUNBOOK) >= ALERTS
-
-
 def test_each_section_of_what_is_wrong_has_symptom_check_and_remedy_and_is_in_the_table() -> None:
     table, *sections = REMEDIES.split("\n## ")
     for section in sections:
@@ -119,6 +102,7 @@ COMPOSE_BACKUP = "tests/deploy/test_compose_backup.py"
 BESIDE = f"{COMPOSE_BACKUP}::test_a_backup_is_restored_beside_the_stack_up_to_a_moment"
 NATIVE = "tests/deploy/test_native.py"
 SECRETS = "tests/deploy/test_compose_data.py::test_secrets_that_were_lost_beside_data_are_renewed_only_on_demand"
+METRICS = "tests/deploy/test_compose_metrics.py"
 DEPLOYS = "tests/deploy/test_compose_deploy.py"
 DEPLOYED = f"{DEPLOYS}::test_a_deploy_and_a_rollback_replace_all_replicas_and_no_request_fails"
 
@@ -163,6 +147,8 @@ RUN_BY = {
     "test_more_replicas_get_their_share_within_seconds_with_no_edit",
     "C up --detach --force-recreate": f"{COMPOSE_BACKUP}::"
     "test_a_restore_in_place_is_noted_in_the_file_of_the_stacks_settings_and_is_none_without_that",
+    "C --profile observability logs exporter": f"{METRICS}::test_it_finds_every_replica_and_all_its_rules_work",
+    "C --profile observability up --detach --no-recreate": f"{METRICS}::prometheus",
     "docker inspect CONTAINER": "harness/compose.py::inspect",
     "docker image ls": "harness/compose.py::remove",
     "docker image rm NAME:TAG": "harness/compose.py::remove",

@@ -17,6 +17,10 @@ from harness.load import get_at_once
 T = TypeVar("T")
 
 CLIENTS = 64
+
+PAUSE = 0.04
+"""Seconds between two requests of a client, so that the load leaves processors to what it tests, and connections are
+idle, which is when they are closed."""
 FACTORY = "service/__init__.py"
 
 BROKEN = {
@@ -85,8 +89,8 @@ def tags(stack: Stack) -> list[str]:
     return [inspect(one)["Config"]["Image"].rpartition(":")[2] for one in stack.containers("web")]
 
 
-def under_load(stack: Served, task: Callable[[], T]) -> T:
-    """Returns what the task returns, which it calls under clients that do not try again.
+def under_load(stack: Served, task: Callable[[], T], pause: float = PAUSE) -> T:
+    """Returns what the task returns, which it calls under clients that do not try again, and wait `pause` seconds.
 
     Each request must have been answered, and no number given twice.
     """
@@ -94,7 +98,7 @@ def under_load(stack: Served, task: Callable[[], T]) -> T:
     async def send() -> tuple[list[tuple[int, str]], T]:
         changing = asyncio.create_task(asyncio.to_thread(task))
         keyed = asyncio.create_task(post_with_keys(stack, changing))
-        answers = await get_at_once([("127.0.0.1", stack.port)], CLIENTS, CLIENTS, until=changing)
+        answers = await get_at_once([("127.0.0.1", stack.port)], CLIENTS, CLIENTS, changing, pause)
         return answers + await keyed, await changing
 
     answers, changed = asyncio.run(send())

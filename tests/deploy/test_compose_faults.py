@@ -15,6 +15,9 @@ pytestmark = pytest.mark.compose
 
 CLIENTS = 8
 
+PAUSE = 0.01
+"""Seconds between two requests of a client."""
+
 
 @contextmanager
 def traffic(stack: Stack) -> Iterator[Counter[int]]:
@@ -32,6 +35,7 @@ def traffic(stack: Stack) -> Iterator[Counter[int]]:
                     statuses[client.get("/livez").status_code] += 1
                 except httpx.TransportError:
                     statuses[0] += 1
+                done.wait(PAUSE)
 
     with ThreadPoolExecutor(CLIENTS) as threads:
         clients = [threads.submit(send) for _ in range(CLIENTS)]
