@@ -180,14 +180,18 @@ FULL = "RUN --mount=type=tmpfs,target=/full,size=1m head -c 2000000 /dev/zero >/
 
 
 def test_a_disk_that_is_full_replaces_nothing(deployed: Stack) -> None:
-    replicas, noted = deployed.containers("web"), environment(deployed)
-    dockerfile = deployed.directory / "deploy/Dockerfile"
-    before = dockerfile.read_text()
     command = ["prlimit", "--fsize=1000", "./run", "deploy"]  # a limit for each file
     project = {**deployed.environment, "COMPOSE_PROJECT_NAME": deployed.project}
     here = subprocess.run(command, cwd=deployed.directory, env=project, capture_output=True, text=True)
     assert (here.returncode, "has no room, is the disk full? Nothing was replaced" in here.stderr) == (1, True)
     assert not (deployed.directory / ".run/room").exists()
+
+
+@pytest.mark.rehearsal
+def test_a_build_whose_disk_is_full_replaces_nothing(deployed: Stack) -> None:
+    replicas, noted = deployed.containers("web"), environment(deployed)
+    dockerfile = deployed.directory / "deploy/Dockerfile"
+    before = dockerfile.read_text()
     change(deployed, "deploy/Dockerfile", FULL)
     try:
         code, written = run(deployed, "deploy")
@@ -207,7 +211,7 @@ def test_two_deploys_at_once_are_refused(deployed: Stack) -> None:
         assert run(deployed, "deploy") == (1, "run: Another deploy is under way here.\n")
 
 
-@pytest.mark.parametrize("step", ["-- building", "-- migrating"])
+@pytest.mark.parametrize("step", ["-- building", pytest.param("-- migrating", marks=pytest.mark.rehearsal)])
 def test_ctrl_c_before_a_replica_is_made_replaces_nothing(step: str, deployed: Stack) -> None:
     replicas, noted = deployed.containers("web"), environment(deployed)
     change(deployed, FACTORY, f"# interrupted while {step.removeprefix('-- ')}\n")
