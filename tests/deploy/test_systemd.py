@@ -1,11 +1,19 @@
 """The units of deploy/systemd as systemd reads them, and `./run install systemd` where it changes nothing."""
 
+import os
+import shlex
 import shutil
+import string
 import subprocess
+import tomllib
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
 
+from harness.compose import copy_tree
+from service.platform import lifecycle
+from service.platform.jobs import DRAIN
 from service.platform.settings import ROOT
 
 pytestmark = pytest.mark.systemd
@@ -15,6 +23,17 @@ OPT = "opt/tally"
 
 EXPOSURE = 20
 """Tenths: `systemd-analyze security` says 1.5 of all but nginx (1.7), and 9.6 of a service that is not hardened."""
+
+SETTINGS = {"DB_PORT": "none", "WORKERS": "1", "QUART_APP": "none:app"}
+LAST_WORDS = {
+    "tally-backup-logs.service": "The database does not run",
+    "tally-backup.service": "The database does not run",
+    "tally-mariadb.service": "mariadbd: Error while setting value 'none' to 'port'",
+    "tally-migrate@.service": 'Environment variable "DB_USERNAME" not set',
+    "tally-nginx.service": ".run/nginx/nginx.conf",
+    "tally-web@.service": "Cannot load application from 'none:app'",
+}
+"""Of what each service runs, where it is told SETTINGS and there is no configuration of nginx."""
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +75,63 @@ def test_a_service_may_do_little_more_than_its_work(unit: str, root: Path) -> No
     assert code == 0, said
 
 
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What natively is /opt/tally, with a release."""
+    base = tmp_path_factory.mktemp("opt")
+    state = base / ".run"
+    (state / "nginx").mkdir(parents=True)
+    (base / "run/1").mkdir(parents=True)
+    release = copy_tree(base / "releases/1")
+    (release / ".venv").symlink_to(ROOT / ".venv")
+    (release / ".run").symlink_to(state)
+    (base / "current").symlink_to(release)
+    return base
+
+
+def in_base(unit: str, base: Path) -> list[tuple[str, str]]:
+    """Returns the settings of a unit's services, as of a release `1` in `base`."""
+    text = (UNITS / unit).read_text().replace("\\\n", "").replace("%i", "1")
+    text = text.replace("/run/tally", f"{base}/run").replace("/opt/tally", str(base))
+    return [(name, value) for name, found, value in (line.partition("=") for line in text.splitlines()) if found]
+
+
+@pytest.mark.parametrize("unit", LAST_WORDS)
+def test_a_service_finds_what_it_runs_from_its_folder(unit: str, base: Path) -> None:
+    settings = in_base(unit, base)
+    said = ""
+    for name, command in settings:
+        if name in {"ExecStartPre", "ExecStart"}:
+            ended = subprocess.run(
+                shlex.split(string.Template(command).substitute(SETTINGS)),
+                cwd=dict(settings)["WorkingDirectory"],
+                env={"PATH": os.environ["PATH"] + ":/usr/sbin"},
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            said = ended.stdout + ended.stderr
+    assert LAST_WORDS[unit] in said
+
+
 def test_a_stop_leaves_time_to_answer_what_has_begun() -> None:
-    web = (UNITS / "tally-web@.service").read_text()
-    nginx = (UNITS / "tally-nginx.service").read_text()
-    supervisor = (ROOT / "deploy/native/supervisord.conf").read_text()
-    assert "TimeoutStopSec=55\n" in web
-    assert "stopwaitsecs = 55\n" in supervisor
-    assert "TimeoutStopSec=35\n" in nginx
+    hypercorn = tomllib.loads((ROOT / "hypercorn.toml").read_text())
+    supervisor = ConfigParser()
+    supervisor.read(ROOT / "deploy/native/supervisord.conf")
     assert "worker_shutdown_timeout 30s;" in (ROOT / "nginx.conf").read_text()
+    longest_delay, background_tasks = 60, 5 + lifecycle.LONGEST_QUEUE
+    web = longest_delay + hypercorn["graceful_timeout"] + background_tasks + DRAIN
+    assert stop_seconds("web@") > web
+    assert supervisor.getint("program:hypercorn", "stopwaitsecs") > web
+    assert stop_seconds("nginx") > 30
+    assert supervisor.getint("program:nginx", "stopwaitsecs") > 30
 
 
+def stop_seconds(name: str) -> int:
+    return int(dict(in_base(f"tally-{name}.service", Path()))["TimeoutStopSec"])
+
+
+@pytest.mark.skipif(Path("/etc/systemd/system/tally.target").exists(), reason="it is installed on this machine")
 def test_a_dry_run_says_what_would_be_done_and_does_nothing() -> None:
     ended = subprocess.run(["./run", "install", "systemd", "--dry-run"], cwd=ROOT, capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")
