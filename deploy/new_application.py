@@ -99,6 +99,7 @@ _TAKEN = {
     *("true", "false", "null", "yes", "no", "on", "off", "y", "n"),  # what some readers of YAML take for something else
     *("service", "platform", "notes", "migrations", "deploy", "harness", "loadtests", "tests"),  # folders of a copy
     *("web", "nginx", "migrate", "secrets", "test"),  # services of its compose files
+    "systemd",  # whose units those of a copy would replace
 }
 
 

@@ -309,7 +309,21 @@ def test_a_folder_within_the_repository_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["My-App", "1-app", "my--app", "app-", "my app", "a" * 23, "mysql", "counter", "tally", "true", "platform"]
+    "name",
+    [
+        "My-App",
+        "1-app",
+        "my--app",
+        "app-",
+        "my app",
+        "a" * 23,
+        "mysql",
+        "systemd",
+        "counter",
+        "tally",
+        "true",
+        "platform",
+    ],
 )
 def test_a_name_that_cannot_be_one_is_refused(name: str, tmp_path: Path) -> None:
     ended = new(tmp_path / name)

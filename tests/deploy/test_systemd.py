@@ -142,6 +142,16 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing() -> None:
     assert not Path("/etc/systemd/system/tally.target").exists()
 
 
+def test_a_name_that_a_user_of_the_system_has_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
+    shutil.copy(ROOT / "run", tmp_path)
+    common = tmp_path / "deploy/systemd/common.sh"
+    common.write_text(common.read_text().replace("NAME=tally", "NAME=daemon"))
+    ended = subprocess.run(["./run", "install", "systemd", "--dry-run"], cwd=tmp_path, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("run: There is a user daemon (of /usr/sbin) who is not this application's")
+
+
 @pytest.mark.parametrize("arguments", [["--dry"], ["--remove", "--now"]])
 def test_what_it_does_not_know_is_refused(arguments: list[str]) -> None:
     ended = subprocess.run(["./run", "install", "systemd", *arguments], cwd=ROOT, capture_output=True, text=True)

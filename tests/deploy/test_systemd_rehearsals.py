@@ -62,12 +62,14 @@ def test_installed_again_it_changes_nothing_and_nobody_else_reads_what_is_secret
     assert again == "-- done; ./run deploy makes a release of this folder and starts it"
     paths = [
         "/srv/tally/.quartenv",
+        f"/opt/tally/releases/{release(installed)}",
         "/opt/tally/current/environment",
         "/var/lib/tally",
         "/run/tally/" + release(installed),
     ]
     assert installed.said("stat", "-c", "%U %G %a", *paths).splitlines() == [
         "root root 600",
+        "root tally 750",
         "root tally 640",
         "tally tally 700",
         "tally tally 700",
@@ -114,6 +116,45 @@ def test_a_migration_that_fails_replaces_nothing(installed: Machine) -> None:
     assert (code, "on purpose" in said) == (1, True), said
     assert "The migration failed (above): nothing was replaced" in said
     assert (release(installed), webs(installed)) == (before, [before])
+    assert "all is well" in installed.said("./run", "status")
+
+
+def test_a_change_to_another_database_is_refused_and_stops_nothing(installed: Machine) -> None:
+    before = release(installed)
+    with setting(installed, "DB_HOST=db.example"):
+        code, said = installed.run("./run", "deploy")
+    assert code == 1
+    assert "has the database of DB_HOST, and what serves has the private MariaDB: to change over" in said
+    assert release(installed) == before
+    assert "all is well" in installed.said("./run", "status")
+
+
+def test_a_release_that_is_not_whole_and_a_file_of_secrets_are_no_hindrance(installed: Machine) -> None:
+    installed.said("mkdir", "--parents", "/opt/tally/releases/.new/x", "/opt/tally/releases/empty")
+    installed.said("sh", "-c", "echo HTTP_PORT=1 >.env")
+    try:
+        installed.commit()
+        assert "serves" in installed.said("./run", "deploy")
+    finally:
+        installed.said("rm", ".env")
+    assert installed.run("ls", "/opt/tally/current/.env", "/opt/tally/releases/.new")[0] == 2
+    assert "/opt/tally/releases/.new" not in installed.said("cat", "/opt/tally/current/environment")
+    installed.said("rm", "-r", "/opt/tally/releases/empty")
+
+
+def test_nginx_that_did_not_reload_does_so_in_the_next_deploy(installed: Machine) -> None:
+    folder = "/run/systemd/system/tally-nginx.service.d"
+    no_reload = "[Service]\nExecReload=\nExecReload=/bin/false\n"
+    installed.said("mkdir", "--parents", folder)
+    installed.said("sh", "-c", f"printf '{no_reload}' >{folder}/x.conf && systemctl daemon-reload")
+    with setting(installed, "MAX_BODY_SIZE=2048"):
+        try:
+            assert "nginx was not reloaded (above)" in installed.run("./run", "deploy")[1]
+        finally:
+            installed.said("sh", "-c", f"rm {folder}/x.conf && systemctl daemon-reload")
+        assert "nginx has its new configuration" in installed.said("./run", "deploy")
+        assert "nginx has its new configuration" not in installed.said("./run", "deploy")
+    assert "nginx has its new configuration" in installed.said("./run", "deploy")
 
 
 def test_nginx_is_given_its_new_configuration_and_a_wrong_one_replaces_nothing(installed: Machine) -> None:
