@@ -71,5 +71,8 @@ url_here() {
 # Whether ./run install systemd was run in this folder.
 is_installed() { [ "$(cat /opt/tally/folder 2>/dev/null)" = "$PWD" ]; }
 
+# Whether this folder is the release that serves by systemd.
+is_release() { [ "$PWD" = /opt/tally/current ]; }
+
 # Whether ./run up runs in this folder: each of its processes holds a lock on that file (deploy/native/program).
 is_up() { [ -e .run/running ] && ! flock -n .run/running true; }

@@ -173,14 +173,16 @@ def test_it_stops_in_order_and_the_count_goes_on_after_the_machine_started_anew(
     count = hit(installed)
     try:
         installed.said("systemctl", "stop", "tally.target")
+        stopped = installed.run("./run", "status")
     finally:
         subprocess.run(["docker", "restart", installed.container], check=True, capture_output=True)
     installed.boot()
+    assert stopped == (1, "run: It is stopped: systemctl start tally.target starts it.\n")
     log = installed.said(
         "journalctl", "--output", "cat", "--identifier", "systemd", "--grep", "^Stopped tally-(nginx|web|mar)"
     )
-    stopped = [line.split()[1].partition("@")[0].partition(".")[0] for line in log.splitlines()[-3:]]
-    assert stopped == ["tally-nginx", "tally-web", "tally-mariadb"]
+    in_order = [line.split()[1].partition("@")[0].partition(".")[0] for line in log.splitlines()[-3:]]
+    assert in_order == ["tally-nginx", "tally-web", "tally-mariadb"]
     wait_until(lambda: installed.run("./run", "status")[0] == 0, limit=60)
     assert hit(installed) == count + 1
 
@@ -203,10 +205,47 @@ def test_the_nightly_backup_can_be_restored(installed: Machine) -> None:
 
 def test_the_tasks_of_run_are_those_of_what_runs(installed: Machine) -> None:
     assert "all is well" in installed.said("./run", "status")
-    assert release(installed) in installed.said("./run", "status")
+    status = installed.said("./run", "status")
+    assert release(installed) in status
+    assert "descriptors   hypercorn: " in status
+    assert "descriptors   nginx: " in status
     assert installed.said("./run", "migrate", "current").endswith("(head)")
     assert "1" in installed.said("./run", "db", "--execute", "SELECT 1")
     assert "tokens" in installed.said("./run", "quart", "--help")
+
+
+def test_status_names_an_unknown_setting_and_a_unit_that_started_again_by_itself(installed: Machine) -> None:
+    with setting(installed, "HTTP_PROT=1"):
+        code, said = installed.run("./run", "status")
+    assert (code, ".quartenv: HTTP_PROT: unknown" in said) == (1, True), said
+    installed.said("systemctl", "kill", "--kill-whom=main", "--signal=KILL", "tally-nginx")
+    try:
+        wait_until(lambda: "restarted 1 times by itself" in installed.run("./run", "status")[1])
+        assert 'docs/runbook.md, "It restarts by itself"' in installed.run("./run", "status")[1]
+    finally:
+        installed.said("systemctl", "reset-failed", "tally-nginx")
+    assert "all is well" in installed.said("./run", "status")
+
+
+def test_logs_are_those_of_the_units_and_of_nginx(installed: Machine) -> None:
+    httpx.get(f"{installed.url}/livez?of-the-log")
+    code, said = installed.run("timeout", "5", "./run", "logs", "--lines", "10000")
+    assert code == 124
+    assert "livez?of-the-log" in said
+    assert "ready for connections" in said
+
+
+def test_passwords_are_made_anew_as_the_sentence_of_rotate_says(installed: Machine) -> None:
+    code, said = installed.run("./run", "rotate")
+    assert (code, "systemctl stop tally.target, ./run secrets --renew" in said) == (1, True), said
+    count = hit(installed)
+    try:
+        installed.said("systemctl", "stop", "tally.target")
+        installed.said("./run", "secrets", "--renew")
+    finally:
+        installed.said("systemctl", "start", "tally.target")
+    wait_until(lambda: installed.run("./run", "status")[0] == 0, limit=60)
+    assert hit(installed) == count + 1
 
 
 def test_the_access_log_is_rotated_and_loses_no_line(installed: Machine) -> None:
