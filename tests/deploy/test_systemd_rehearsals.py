@@ -30,6 +30,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         booted.said("./run", "install", "systemd")
         said = booted.said("./run", "deploy")
         assert "serves; it answers on http://127.0.0.1:8080" in said
+        booted.said("./run", "backup")
         yield booted
 
 
@@ -276,6 +277,7 @@ def test_an_application_of_ones_own_runs_beside_it_and_is_removed(installed: Mac
     installed.said("sh", "-c", "echo HTTP_PORT=8081 >.quartenv", folder=folder)
     installed.said("./run", "install", "systemd", folder=folder)
     assert "it answers on http://127.0.0.1:8081" in installed.said("./run", "deploy", folder=folder)
+    installed.said("./run", "backup", folder=folder)
     assert "all is well" in installed.said("./run", "status", folder=folder)
     assert "removed; the data" in installed.said("./run", "install", "systemd", "--remove", folder=folder)
     assert installed.said("sh", "-c", "ls -d /etc/systemd/system/my_app* /opt/my_app 2>/dev/null; ls /var/lib/my_app")
