@@ -49,7 +49,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for release in "current", "releases/1":
         shutil.copytree(ROOT / "deploy", root / OPT / release / "deploy")
     (root / "usr/sbin").mkdir()
-    shutil.copy("/bin/true", root / "usr/sbin/nginx")
+    for program in "nginx", "logrotate":
+        shutil.copy("/bin/true", root / "usr/sbin" / program)
     return root
 
 
@@ -65,7 +66,7 @@ def analyze(root: Path, *arguments: str) -> tuple[int, str]:
 
 
 def test_systemd_takes_every_unit(root: Path) -> None:
-    assert len(units("service", "timer", "target")) == len(list(UNITS.glob("tally*.*"))) == 9
+    assert len(units("service", "timer", "target")) == len(list(UNITS.glob("tally*.*"))) == 11
     assert analyze(root, "--man=no", "verify", *units("service", "timer", "target")) == (0, "")
 
 

@@ -249,13 +249,16 @@ def test_passwords_are_made_anew_as_the_sentence_of_rotate_says(installed: Machi
     assert hit(installed) == count + 1
 
 
-def test_the_access_log_is_rotated_and_loses_no_line(installed: Machine) -> None:
+def test_the_access_log_is_rotated_at_100_mb_and_loses_no_line(installed: Machine) -> None:
     httpx.get(f"{installed.url}/livez?before")
-    installed.said("logrotate", "--force", "/etc/logrotate.d/tally")
-    httpx.get(f"{installed.url}/livez?after")
     log = "/var/log/tally/access.log"
+    installed.said("systemctl", "start", "tally-logrotate")
+    assert installed.run("test", "-e", f"{log}.1")[0] == 1
+    installed.said("truncate", "--size=+101M", log)
+    installed.said("systemctl", "start", "tally-logrotate")
+    httpx.get(f"{installed.url}/livez?after")
     wait_until(lambda: "livez?after" in installed.run("cat", log)[1])
-    assert "livez?before" in installed.said("cat", f"{log}.1")
+    wait_until(lambda: installed.run("grep", "--text", "--quiet", "livez?before", f"{log}.1")[0] == 0)
 
 
 def test_tls_is_turned_on_with_a_certificate_that_root_alone_can_read(installed: Machine) -> None:
