@@ -132,7 +132,7 @@ def stop_seconds(name: str) -> int:
     return int(dict(in_base(f"tally-{name}.service", Path()))["TimeoutStopSec"])
 
 
-@pytest.mark.skipif(Path("/etc/systemd/system/tally.target").exists(), reason="it is installed on this machine")
+@pytest.mark.skipif(Path("/etc/systemd/system/tally.target").exists(), reason="is installed here")
 def test_a_dry_run_says_what_would_be_done_and_does_nothing() -> None:
     ended = subprocess.run(["./run", "install", "systemd", "--dry-run"], cwd=ROOT, capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")
