@@ -210,7 +210,7 @@ def test_the_tasks_of_run_are_those_of_what_runs(installed: Machine) -> None:
     assert release(installed) in status
     assert "descriptors   hypercorn: " in status
     assert "descriptors   nginx: " in status
-    assert installed.said("./run", "migrate", "current").endswith("(head)")
+    assert "(head)" in installed.said("./run", "migrate", "current")
     assert "1" in installed.said("./run", "db", "--execute", "SELECT 1")
     assert "tokens" in installed.said("./run", "quart", "--help")
 
@@ -229,10 +229,10 @@ def test_status_names_an_unknown_setting_and_a_unit_that_started_again_by_itself
 
 
 def test_logs_are_those_of_the_units_and_of_nginx(installed: Machine) -> None:
-    httpx.get(f"{installed.url}/livez?of-the-log")
+    httpx.get(f"{installed.url}/of-the-log")
     code, said = installed.run("timeout", "5", "./run", "logs", "--lines", "10000")
     assert code == 124
-    assert "livez?of-the-log" in said
+    assert "/of-the-log" in said
     assert "ready for connections" in said
 
 
@@ -250,15 +250,15 @@ def test_passwords_are_made_anew_as_the_sentence_of_rotate_says(installed: Machi
 
 
 def test_the_access_log_is_rotated_at_100_mb_and_loses_no_line(installed: Machine) -> None:
-    httpx.get(f"{installed.url}/livez?before")
+    httpx.get(f"{installed.url}/before")
     log = "/var/log/tally/access.log"
     installed.said("systemctl", "start", "tally-logrotate")
     assert installed.run("test", "-e", f"{log}.1")[0] == 1
     installed.said("truncate", "--size=+101M", log)
     installed.said("systemctl", "start", "tally-logrotate")
-    httpx.get(f"{installed.url}/livez?after")
-    wait_until(lambda: "livez?after" in installed.run("cat", log)[1])
-    wait_until(lambda: installed.run("grep", "--text", "--quiet", "livez?before", f"{log}.1")[0] == 0)
+    httpx.get(f"{installed.url}/after")
+    wait_until(lambda: "/after" in installed.run("cat", log)[1])
+    wait_until(lambda: installed.run("grep", "--text", "--quiet", "/before", f"{log}.1")[0] == 0)
 
 
 def test_tls_is_turned_on_with_a_certificate_that_root_alone_can_read(installed: Machine) -> None:
