@@ -104,12 +104,34 @@ def test_a_release_that_does_not_serve_gets_no_traffic_and_is_taken_back(how: st
     assert installed.run("test", "-e", f"/opt/tally/releases/{broken}")[0] != 0
 
 
+def commit_revision(machine: Machine, upgrade: str) -> None:
+    head = machine.said("sh", "-c", "ls migrations/versions | grep -o '^[0-9]*' | tail -n 1")
+    revision = f"revision = '9999'\ndown_revision = '{head}'\n\n\ndef upgrade():\n    {upgrade}\n"
+    revision += "\n\ndef downgrade():\n    pass\n"
+    machine.said("sh", "-c", 'printf "%s" "$1" >migrations/versions/9999_new.py', "-", revision)
+    machine.commit()
+
+
+def test_a_rollback_leaves_a_newer_schema_and_no_unit_that_failed(installed: Machine) -> None:
+    before = release(installed)
+    commit_revision(installed, "pass")
+    try:
+        installed.said("./run", "deploy")
+        assert f"{before} serves" in installed.said("./run", "rollback")
+        migration = f"tally-migrate@{before}"
+        assert installed.said("systemctl", "show", "--value", "--property=ExecMainStatus", migration) == "65"
+        assert installed.said("systemctl", "is-active", migration) == "active"
+        installed.said("./run", "rollback")
+        installed.said("./run", "migrate", "downgrade", "-1")
+    finally:
+        installed.said("git", "reset", "--quiet", "--hard", "HEAD~")
+    installed.said("./run", "rollback")
+    assert release(installed) == before
+
+
 def test_a_migration_that_fails_replaces_nothing(installed: Machine) -> None:
     before = release(installed)
-    head = installed.said("sh", "-c", "ls migrations/versions | grep -o '^[0-9]*' | tail -n 1")
-    revision = f"revision = '9999'\ndown_revision = '{head}'\n\n\ndef upgrade():\n    raise ValueError('on purpose')\n"
-    installed.said("sh", "-c", 'printf "%s" "$1" >migrations/versions/9999_broken.py', "-", revision)
-    installed.commit()
+    commit_revision(installed, "raise ValueError('on purpose')")
     try:
         code, said = installed.run("./run", "deploy")
     finally:
