@@ -19,7 +19,7 @@ EVERY = ("",)
 
 
 async def readable(name: str) -> Counter:
-    """Returns the counter. Raises MalformedName, NoSuchCounter and TokenRefused."""
+    """Returns the counter. Raises MalformedName and NoSuchCounter."""
     found = await queries.read(check_name(name))
     if found is None:
         raise NoSuchCounter
@@ -59,8 +59,17 @@ def publishable(name: str) -> str:
 
 
 async def check(name: str, *, is_private: bool) -> None:
-    """Raises NoSuchCounter if the counter is not for the one who asks, and TokenRefused if the token is not valid."""
-    if is_private and not name.startswith(await private_prefixes()):
+    """Raises NoSuchCounter if the counter is not for the one who asks, also where the token is not valid.
+
+    For a counter that is there for everybody no token is looked up, and a 401 would say that there is a private one.
+    """
+    if not is_private:
+        return
+    try:
+        prefixes = await private_prefixes()
+    except TokenRefused:
+        raise NoSuchCounter from None
+    if not name.startswith(prefixes):
         raise NoSuchCounter
 
 

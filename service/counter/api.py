@@ -9,7 +9,7 @@ from quart_schema import document_headers, document_querystring, document_reques
 
 from service.counter import access, commands, pages, queries
 from service.counter.batch import Replayed
-from service.counter.errors import NoSuchCounter, NoSuchReceipt, PublishedAmount
+from service.counter.errors import NoSuchCounter, NoSuchReceipt, PublishedAmount, VisitorsKey
 from service.counter.models import (
     Counted,
     Counter,
@@ -65,6 +65,8 @@ async def hit(name: str) -> Response:
         if new.amount != 1:
             raise PublishedAmount
         if (await options().of(check_name(name))).views == "visitors":
+            if key is not None:
+                raise VisitorsKey
             key, token = visitor_key(name), None
     if key is not None and token is not None:
         key = f"{token.name}\n{key}"  # which no key without a token can be: none has a line break

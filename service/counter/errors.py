@@ -77,6 +77,14 @@ class PublishedAmount(Problem):
         super().__init__(HTTPStatus.FORBIDDEN, "scope-missing", "A publishable token counts one at a time.")
 
 
+class VisitorsKey(Problem):
+    """A publishable token counts a visitor once a day, by a key that the service makes."""
+
+    def __init__(self) -> None:
+        text = "Visitors count once a day here, under a key of the service's own: leave the Idempotency-Key out."
+        super().__init__(HTTPStatus.UNPROCESSABLE_ENTITY, "visitors-have-a-key", text)
+
+
 class MalformedName(Problem):
     """No counter can have this name."""
 

@@ -11,8 +11,10 @@ from service.counter.errors import NoSuchCounter
 from service.counter.names import check_name
 from service.counter.options import options
 from service.counter.views import is_left_out, is_prefetch, visitor_key
+from service.platform.database import Unavailable
 from service.platform.idempotency import REPLAYED
 from service.platform.openapi import media_types, problems
+from service.platform.problems import Problem
 from service.platform.request_data import query, read_body
 
 NEVER_CACHED = {"Cache-Control": "no-cache, no-store, max-age=0", "Expires": "Thu, 01 Jan 1970 00:00:00 GMT"}
@@ -33,16 +35,22 @@ async def hit(name: str) -> Response:
     if is_prefetch():
         raise ServiceUnavailable("This image is not to be fetched ahead, since loading it counts.")
     if request.method == "HEAD" or is_left_out():
-        found = await queries.read(name) if (await options().of(name)).image_hits else None
-        if found is None:
+        await options().with_images(name)
+        found = await queries.read(name)
+        if found is None or found.private:
             raise NoSuchCounter
         response = svg(found.value, name, asked)
     else:
-        counter = await options().admit_image(name)
+        counter, minute = await options().admit_image(name)
         key = visitor_key(name) if counter.views == "visitors" else None
-        receipt = await current_app.extensions["lanes"].hit(name, key=key)
+        try:
+            receipt = await current_app.extensions["lanes"].hit(name, key=key)
+        except (Problem, Unavailable):  # it did not count
+            minute.images -= 1
+            raise
         response = svg(receipt.last, name, asked)
         if isinstance(receipt, Replayed):
+            minute.images -= 1
             response.headers[REPLAYED] = "true"
     response.headers.update(NEVER_CACHED)
     return response

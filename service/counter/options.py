@@ -29,7 +29,9 @@ class _Known:
 
 
 @dataclass(slots=True)
-class _Minute:
+class Minute:
+    """In which so many images of a counter have counted or may yet. Its begin is by the event loop's clock."""
+
     begun_at: float
     images: int = 0
 
@@ -39,7 +41,7 @@ class Options:
 
     def __init__(self) -> None:
         self._known = LimitedDict[_Known]()
-        self._minutes = LimitedDict[_Minute]()
+        self._minutes = LimitedDict[Minute]()
 
     async def of(self, name: str) -> Counter:
         """Returns the counter, whose value may be old. Raises NoSuchCounter and Unavailable."""
@@ -57,22 +59,32 @@ class Options:
             raise NoSuchCounter
         return found
 
-    async def admit_image(self, name: str) -> Counter:
-        """Returns the counter where one more image may count now.
+    async def with_images(self, name: str) -> Counter:
+        """Returns the counter where its images count: of a private one nobody may load any.
 
-        Raises ImagesDoNotCount and TooManyImages besides what `of` raises.
+        Raises ImagesDoNotCount besides what `of` raises.
         """
         found = await self.of(name)
+        if found.private:
+            raise NoSuchCounter
         if not found.image_hits:
             raise ImagesDoNotCount
+        return found
+
+    async def admit_image(self, name: str) -> tuple[Counter, Minute]:
+        """Returns the counter where one more image may count now, and the minute in whose number it is.
+
+        Raises TooManyImages besides what `with_images` raises.
+        """
+        found = await self.with_images(name)
         now = asyncio.get_running_loop().time()
         minute = self._minutes.get(name)
         if minute is None or now >= minute.begun_at + MINUTE:
-            minute = self._minutes[name] = _Minute(now)
+            minute = self._minutes[name] = Minute(now)
         if minute.images >= found.image_hits:
             raise TooManyImages(minute.begun_at + MINUTE - now)
         minute.images += 1
-        return found
+        return found, minute
 
 
 def options() -> Options:

@@ -22,7 +22,8 @@ TOKENS = {
     "hitter": ("count",),
 }
 NAMES = ["open", "team-open", "team-secret", "zecret"]
-READS = ["", "/history", "/badge.svg", "/badge.json", "/receipts.csv", "/history.ndjson", f"/receipts/{'0' * 32}"]
+READS = ["", "/history", "/badge.svg", "/badge.json", f"/receipts/{'0' * 32}"]
+READS += [f"/{what}.{form}" for what in ("receipts", "history") for form in ("csv", "ndjson")]
 
 
 @pytest.fixture(scope="module")
@@ -32,23 +33,27 @@ def service(
     """With an open and a private counter of the team's, and of others."""
     log: Path = tmp_path_factory.mktemp("access") / "log"
     tokens = ";".join(line_of(name, scopes, f"of {name}") for name, scopes in TOKENS.items())
-    own = {"SECRET_KEY": SECRET_KEY, "API_TOKENS": tokens}
+    own = {"SECRET_KEY": SECRET_KEY, "API_TOKENS": tokens, "BOT_FILTER": "true"}
     with hypercorn({**plain_environment, **books.environment, **own}, log, workers=1) as service:
         wait_until(lambda: is_ready(service), log=log)
         for name in NAMES:
-            made = ask(service, "owner", "PUT", f"/{name}", json={"private": name.endswith("cret")})
+            made = ask(
+                service, "owner", "PUT", f"/{name}", json={"private": name.endswith("cret"), "image_hits": 9_999}
+            )
             assert (made.status_code, made.json()["private"]) == (201, name.endswith("cret"))
         yield service
 
 
-def ask(service: Hypercorn, token: str | None, method: str, path: str, **named: object) -> httpx.Response:
-    headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer of {token}"} if token else {})
+def ask(
+    service: Hypercorn, token: str | None, method: str, path: str, accept: str = "application/json", **named: object
+) -> httpx.Response:
+    headers = {"Accept": accept} | ({"Authorization": f"Bearer of {token}"} if token else {})
     return httpx.request(method, f"{service.url}/counters{path}", headers=headers, **named)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("token", "readable"),
-    [("owner", NAMES), ("team", NAMES[:3]), ("hitter", NAMES[:2]), (None, NAMES[:2])],
+    [("owner", NAMES), ("team", NAMES[:3]), ("hitter", NAMES[:2]), ("nobody", NAMES[:2]), (None, NAMES[:2])],
 )
 def test_a_private_counter_is_there_for_those_alone_who_may_read_it(
     service: Hypercorn, token: str | None, readable: list[str]
@@ -62,8 +67,14 @@ def test_a_private_counter_is_there_for_those_alone_who_may_read_it(
                 assert problem(answer) == (404, "no-such-receipt")
             else:
                 assert answer.status_code == 200, path
+            assert ask(service, token, "HEAD", f"/{name}{path}").status_code == answer.status_code
+        assert ask(service, token, "GET", f"/{name}", "text/html").status_code == (200 if name in readable else 404)
+    if token == "nobody":
+        return
     listed = ask(service, token, "GET", "").json()
     assert listed["counters"] == sorted([*readable, "page"])
+    page = ask(service, token, "GET", "", "text/html").text
+    assert [name for name in NAMES if f'"/counters/{name}"' in page] == readable
     first = ask(service, token, "GET", "?limit=2").json()
     assert (first["counters"], first["next"]) == (["open", "page"], "/counters?after=page&limit=2")
 
@@ -75,10 +86,29 @@ def test_no_shared_cache_may_keep_a_private_counters_badge(service: Hypercorn) -
             assert answer.headers["cache-control"] == f"{who}, max-age=9"
 
 
-def test_a_token_that_is_not_valid_is_refused_where_it_matters(service: Hypercorn) -> None:
-    for path in "/zecret", "/zecret/history", "":
-        assert problem(ask(service, "nobody", "GET", path)) == (401, "token-unknown")
-    assert ask(service, "nobody", "GET", "/open").status_code == 200
+@pytest.mark.parametrize("token", [*TOKENS, "nobody", None])
+def test_a_private_counter_has_no_images_that_count_and_looks_as_none(service: Hypercorn, token: str | None) -> None:
+    for method, agent in ("GET", "a browser"), ("GET", "Googlebot/2.1"), ("HEAD", "a browser"):
+        for name in "zecret", "none":
+            headers = {"User-Agent": agent} | ({"Authorization": f"Bearer of {token}"} if token else {})
+            answer = httpx.request(method, f"{service.url}/counters/{name}/hit.svg", headers=headers)
+            assert answer.status_code == 404
+    assert ask(service, "owner", "GET", "/zecret").json()["value"] == 0
+
+
+def test_a_token_that_is_not_valid_is_refused_where_it_says_nothing_of_a_counter(service: Hypercorn) -> None:
+    for method, path in ("GET", ""), ("POST", "/zecret/hits"), ("PUT", "/none"), ("DELETE", "/open"):
+        assert problem(ask(service, "nobody", method, path)) == (401, "token-unknown")
+
+
+def test_a_stream_of_a_private_counter_is_for_those_who_may_read_it(service: Hypercorn) -> None:
+    def status(token: str | None, name: str) -> int:
+        headers = {"Authorization": f"Bearer of {token}"} if token else {}
+        with httpx.stream("GET", f"{service.url}/counters/{name}/events", headers=headers, timeout=30) as answered:
+            return answered.status_code
+
+    assert [status(token, "zecret") for token in ("owner", "team", "nobody", None)] == [200, 404, 404, 404]
+    assert [status(token, "open") for token in ("owner", "team", "nobody", None)] == [200] * 4
 
 
 def test_a_scope_with_a_prefix_is_for_such_names_alone(service: Hypercorn) -> None:

@@ -26,7 +26,7 @@ from tests.conftest import SECRET_KEY, Start
 from tests.counter.audit import audit
 from tests.counter.browsers import LIMIT
 from tests.counter.page import number_in
-from tests.counter.test_api import books, problem
+from tests.counter.test_api import LARGEST, books, problem
 from tests.counter.test_docs_page import browser
 
 __all__ = ["books", "browser"]
@@ -115,6 +115,7 @@ def test_images_count_only_where_the_owner_allows_it_and_so_many_a_minute(
 ) -> None:
     path = make(client)
     assert problem(client.get(f"{path}/hit.svg")) == (403, "images-do-not-count")
+    assert client.head(f"{path}/hit.svg").status_code == 403
     none = httpx.get(f"{service.url}/counters/none/hit.svg", headers=client.headers)
     assert problem(none) == (404, "no-such-counter")
     limited = make(client, image_hits=3)
@@ -168,6 +169,15 @@ def test_a_visitor_counts_once_a_day_where_the_owner_wants_that(client: httpx.Cl
     assert audit(books, path[1:]) == 6
 
 
+def test_what_did_not_count_takes_none_of_a_minutes_images(client: httpx.Client, books: Database) -> None:
+    path = make(client, image_hits=2, views="visitors")
+    assert [number_on(client.get(f"{path}/hit.svg")) for _ in range(4)] == [1] * 4
+    books.execute("UPDATE counter SET count = %s WHERE name = %s", LARGEST, path[1:])
+    for _ in range(3):
+        refused = client.get(f"{path}/hit.svg", headers={"User-Agent": "another"})
+        assert problem(refused) == (409, "counter-full")
+
+
 @pytest.mark.nginx
 def test_nginx_passes_on_what_keeps_an_image_out_of_caches_and_who_asks(
     client: httpx.Client, service: Hypercorn, tmp_path: Path
@@ -210,6 +220,8 @@ def test_a_publishable_token_counts_one_on_its_counter_and_does_nothing_else(cli
         lambda: len({client.post(f"{path}/hits", headers=agent).json()["number"] for _ in range(2)}) == 1,
         limit=4 * FRESH,
     )
+    refused = client.post(f"{path}/hits", headers={**agent, "Idempotency-Key": "k"})
+    assert problem(refused) == (422, "visitors-have-a-key")
 
 
 @pytest.mark.browser
