@@ -7,10 +7,13 @@ stream shows is never more than what the database has, and never goes back.
 
 import asyncio
 import logging
+import math
+import re
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
+from weakref import WeakSet
 
 import msgspec
 from quart import Blueprint, Response, current_app, request
@@ -22,6 +25,9 @@ from service.counter.settings import CounterSettings
 from service.platform.app import App
 from service.platform.database import OutcomeUnknown, Unavailable
 from service.platform.event_stream import Event, NextEvent, event_stream, in_turn
+
+NOTHING = -1
+"""What a client has seen that has seen no value."""
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +49,6 @@ class _Watched:
     newest: Reading | None
     watchers: set[asyncio.Event] = field(default_factory=set)
 
-    async def show(self, newest: Reading | None) -> None:
-        """Tells the watchers, one after the other."""
-        if newest == self.newest:
-            return
-        self.newest = newest
-        async for watcher in in_turn(list(self.watchers)):
-            watcher.set()
-
 
 class Watching:
     """All that is watched in this worker. `interval` is in seconds; `largest` is the number of watchers."""
@@ -62,16 +60,31 @@ class Watching:
         self._asked: dict[str, asyncio.Future[Reading | Exception | None]] = {}
         self._wake = asyncio.Event()
         self._is_failing = False
-        self.watchers = 0
+        self._watchers: WeakSet[asyncio.Event] = WeakSet()
 
-    async def first(self, name: str) -> Reading:
-        """Returns the counter as it was read last, at most an interval ago. Whoever asks meanwhile shares the query.
+    @contextmanager
+    def admit(self) -> Iterator[asyncio.Event]:
+        """Lends a new watcher, which `watch` takes over. Raises TooManyWatchers.
 
-        Raises NoSuchCounter, TooManyWatchers, Unavailable.
+        It counts until its stream ends or, where that never begins, until nothing refers to it any longer.
         """
-        if self.watchers >= self._largest:
+        if len(self._watchers) >= self._largest:
             raise TooManyWatchers(self._largest)
-        if (watched := self._watched.get(name)) is not None and watched.newest is not None:
+        watcher = asyncio.Event()
+        self._watchers.add(watcher)
+        try:
+            yield watcher
+        except BaseException:
+            self._watchers.discard(watcher)
+            raise
+
+    async def first(self, name: str, seen: int) -> Reading:
+        """Returns the counter as it was read last, at most an interval ago, or now if more was seen of it.
+
+        Whoever asks meanwhile shares the query. Raises NoSuchCounter, Unavailable.
+        """
+        watched = self._watched.get(name)
+        if watched is not None and watched.newest is not None and watched.newest.value >= seen:
             return watched.newest
         if name not in self._asked:
             self._asked[name] = asyncio.get_running_loop().create_future()
@@ -84,34 +97,35 @@ class Watching:
         return found
 
     @contextmanager
-    def watch(self, name: str, first: Reading, seen: str | None) -> Iterator[NextEvent]:
-        """Lends a function that waits for the next value of the counter; `seen` is the id of the last event, if any."""
+    def watch(
+        self, name: str, first: Reading, seen: int, changed: asyncio.Event, lasts: float = math.inf
+    ) -> Iterator[NextEvent]:
+        """Lends a function that waits for the next value of the counter that is above `seen`, for `lasts` seconds."""
         watched = self._watched.setdefault(name, _Watched(first))
-        changed = asyncio.Event()
         changed.set()
         watched.watchers.add(changed)
-        self.watchers += 1
         self._wake.set()
         is_over = False
+        now = asyncio.get_running_loop().time
+        end = now() + lasts
 
         async def next_event() -> Event | None:
             nonlocal seen, is_over
-            while not is_over:
+            while not is_over and now() < end:
                 await changed.wait()
                 changed.clear()
                 if watched.newest is None:
                     is_over = True
                     return Event(_json(counter=name), name="deleted")
-                value = str(watched.newest.value)
-                if value != seen:
-                    seen = value
-                    return Event(_json(counter=name, value=watched.newest.value), id=value)
+                if watched.newest.value > seen:
+                    seen = watched.newest.value
+                    return Event(_json(counter=name, value=seen), id=str(seen))
             return None
 
         try:
             yield next_event
         finally:
-            self.watchers -= 1
+            self._watchers.discard(changed)
             watched.watchers.discard(changed)
             if not watched.watchers and self._watched.get(name) is watched:
                 del self._watched[name]
@@ -136,7 +150,8 @@ class Watching:
             for name, waiting in asked.items():
                 waiting.set_result(found if isinstance(found, Exception) else found.get(name))
             if not isinstance(found, Exception):
-                await self._show(names, found)
+                async for watcher in in_turn(self._take(names, found)):
+                    watcher.set()
             if is_due:
                 due = loop.time() + self._interval
 
@@ -154,7 +169,9 @@ class Watching:
         self._is_failing = False
         return {row.name: Reading(row.id, row.value, row.is_private) for row in rows}
 
-    async def _show(self, names: Iterable[str], found: dict[str, Reading]) -> None:
+    def _take(self, names: Iterable[str], found: dict[str, Reading]) -> list[asyncio.Event]:
+        """Takes what was found, and returns the watchers of what is new."""
+        watchers: list[asyncio.Event] = []
         for name in names:
             watched, newest = self._watched.get(name), found.get(name)
             if watched is None or watched.newest is None:
@@ -164,7 +181,10 @@ class Watching:
                 # It was deleted, and perhaps made again, or made private, or a backup was restored.
                 newest = None
                 del self._watched[name]
-            await watched.show(newest)
+            if newest != former:
+                watched.newest = newest
+                watchers += watched.watchers
+        return watchers
 
 
 def register(app: App, settings: CounterSettings) -> None:
@@ -183,10 +203,24 @@ def register(app: App, settings: CounterSettings) -> None:
 @blueprint.get("/<name>/events")
 async def events(name: str) -> Response:
     """The counter's value, and each that follows, as server-sent events."""
-    watching: Watching = current_app.extensions["watching"]
-    first = await watching.first(check_name(name))
-    await access.check(name, is_private=first.is_private)
-    return event_stream(watching.watch(name, first, request.headers.get("Last-Event-ID")))
+    check_name(name)
+    app: App = current_app  # type: ignore[assignment]
+    watching: Watching = app.extensions["watching"]
+    with watching.admit() as watcher:
+        seen = _seen()
+        first = await watching.first(name, seen)
+        await access.check(name, is_private=first.is_private)
+        if first.value < seen:
+            seen = NOTHING  # it was of another counter of the name, or before a backup was restored
+        # A token may be revoked: who comes back is asked for it again.
+        lasts = app.settings.event_heartbeat if first.is_private and "Authorization" in request.headers else math.inf
+        return event_stream(watching.watch(name, first, seen, watcher, lasts))
+
+
+def _seen() -> int:
+    """Returns the value that the client saw last: its Last-Event-ID, where this can be one of a counter's."""
+    last = request.headers.get("Last-Event-ID", "")
+    return int(last) if re.fullmatch("[0-9]{1,16}", last) else NOTHING
 
 
 def _json(**values: str | int) -> str:

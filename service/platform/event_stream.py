@@ -6,6 +6,7 @@ time to wait before its client connects again: thousands come back spread out, a
 """
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager
@@ -29,6 +30,8 @@ BATCH, PAUSE = 20, 0.002
 """Streams that go on before other requests have their turn, some 2 ms of work, and for how many seconds."""
 
 _T = TypeVar("_T")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ class _Streams:
         """Ends all when the worker begins to leave."""
         await self.leaving.wait()
         async for wait in in_turn(list(self.waiting)):
-            if wait in self.waiting:
+            if wait in self.waiting and not wait.expired():
                 wait.reschedule(0)
 
 
@@ -89,7 +92,9 @@ def register(app: App) -> None:
         ending = asyncio.create_task(streams.end())
         yield
         ending.cancel()
-        await asyncio.gather(ending, return_exceptions=True)
+        (error,) = await asyncio.gather(ending, return_exceptions=True)
+        if isinstance(error, Exception):
+            log.error("streams were not ended when the worker began to leave", exc_info=error)
 
 
 def event_stream(source: AbstractContextManager[NextEvent]) -> Response:

@@ -33,7 +33,7 @@ def service(
     """With an open and a private counter of the team's, and of others."""
     log: Path = tmp_path_factory.mktemp("access") / "log"
     tokens = ";".join(line_of(name, scopes, f"of {name}") for name, scopes in TOKENS.items())
-    own = {"SECRET_KEY": SECRET_KEY, "API_TOKENS": tokens, "BOT_FILTER": "true"}
+    own = {"SECRET_KEY": SECRET_KEY, "API_TOKENS": tokens, "BOT_FILTER": "true", "EVENT_HEARTBEAT": "0.2"}
     with hypercorn({**plain_environment, **books.environment, **own}, log, workers=1) as service:
         wait_until(lambda: is_ready(service), log=log)
         for name in NAMES:
@@ -109,6 +109,12 @@ def test_a_stream_of_a_private_counter_is_for_those_who_may_read_it(service: Hyp
 
     assert [status(token, "zecret") for token in ("owner", "team", "nobody", None)] == [200, 404, 404, 404]
     assert [status(token, "open") for token in ("owner", "team", "nobody", None)] == [200] * 4
+
+
+def test_a_stream_of_a_private_counter_ends_so_that_its_token_is_asked_for_again(service: Hypercorn) -> None:
+    headers = {"Authorization": "Bearer of owner"}
+    answered = httpx.get(f"{service.url}/counters/zecret/events", headers=headers, timeout=30)
+    assert (answered.status_code, '"value":0' in answered.text) == (200, True)
 
 
 def test_a_scope_with_a_prefix_is_for_such_names_alone(service: Hypercorn) -> None:

@@ -121,9 +121,21 @@ def test_a_counter_that_is_deleted_is_shown_as_such_and_not_asked_for_again(
     browser: webdriver.Chrome, page: str
 ) -> None:
     httpx.delete(page).raise_for_status()
-    wait_for(browser, "state", "This counter was deleted.")
+    wait_for(browser, "state", "This counter is no longer here.")
     assert not browser.find_element(By.ID, "pause").is_displayed()
-    assert said(browser) == []  # nor a 404
+    assert [line.split()[0] for line in said(browser)] == [page]  # a 404, once
+
+
+def test_a_counter_that_came_back_with_an_older_backup_stays_live(
+    browser: webdriver.Chrome, page: str, shared: Database
+) -> None:
+    hit(page, 1234)
+    wait_for(browser, "count", "1,234")
+    shared.execute("UPDATE counter SET count = 7 WHERE name = %s", page.rpartition("/")[2])
+    wait_for(browser, "count", "7")
+    wait_for(browser, "state", "Live")
+    hit(page, 1)
+    wait_for(browser, "count", "8")
 
 
 def test_a_page_can_be_paused(browser: webdriver.Chrome, page: str) -> None:

@@ -1,8 +1,10 @@
 """Watching counters: what the streams show, and what many of them cost the database."""
 
+import asyncio
 import json
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import httpx
@@ -10,6 +12,8 @@ import pytest
 
 from harness.databases import Database
 from harness.processes import Hypercorn, hypercorn, is_ready, wait_until
+from service.counter.errors import NoSuchCounter, TooManyWatchers
+from service.counter.watching import NOTHING, Reading, Watching
 from tests.conftest import SECRET_KEY
 from tests.counter.shared import name, shared
 from tests.counter.test_api import problem
@@ -51,7 +55,7 @@ def client(service: Hypercorn) -> Iterator[httpx.Client]:
 
 
 @contextmanager
-def watch(client: httpx.Client, name: str, seen: int | None = None) -> Iterator[Iterator[dict[str, str]]]:
+def watch(client: httpx.Client, name: str, seen: int | str | None = None) -> Iterator[Iterator[dict[str, str]]]:
     """Opens a stream, and hands out the fields of its messages but the first, which says when to come back."""
     headers = EVENTS if seen is None else {**EVENTS, "Last-Event-ID": str(seen)}
     with client.stream("GET", f"/counters/{name}/events", headers=headers) as answered:
@@ -98,6 +102,64 @@ def test_who_comes_back_gets_what_is_new_alone(client: httpx.Client, name: str) 
         assert next(behind) == event(name, 3)
         hit(client, name)
         assert next(up_to_date) == next(behind) == event(name, 4)
+
+
+@pytest.mark.parametrize("seen", ["4", "-1", "9" * 16, "9" * 5_000, "3.0", "x"])
+def test_an_id_that_is_not_of_this_counter_gets_the_present_value(client: httpx.Client, name: str, seen: str) -> None:
+    hit(client, name, 3)
+    with watch(client, name) as first, watch(client, name, seen=seen) as parts:
+        assert next(first) == next(parts) == event(name, 3)
+        hit(client, name)
+        assert next(parts) == event(name, 4)
+
+
+async def test_who_has_seen_more_than_a_worker_knows_is_not_taken_back() -> None:
+    name = "visits"
+    reads: list[dict[str, Reading]] = []
+
+    class Late(Watching):
+        async def _read(self, names: Iterable[str]) -> dict[str, Reading] | Exception:
+            return reads.pop(0)
+
+    watching = Late(interval=1_000, largest=2)
+    reading = asyncio.create_task(watching.read_and_show())
+    reads += [{name: Reading(1, value, is_private=False)} for value in (3, 5)]
+    with watching.watch(name, await watching.first(name, NOTHING), NOTHING, asyncio.Event()):
+        assert (await watching.first(name, 3)).value == 3
+        assert (await watching.first(name, 4)).value == 5
+    reading.cancel()
+
+
+def test_a_watcher_whose_stream_never_begins_gives_its_place_back() -> None:
+    watching = Watching(interval=1, largest=1)
+    with watching.admit() as watcher:
+        stream = watching.watch("visits", Reading(1, 0, is_private=False), NOTHING, watcher)
+    with pytest.raises(TooManyWatchers), watching.admit():
+        pass
+    del watcher, stream
+    with pytest.raises(NoSuchCounter), watching.admit():
+        raise NoSuchCounter
+    with watching.admit():
+        pass
+
+
+async def test_many_who_come_at_once_are_not_more_than_are_allowed(service: Hypercorn, shared: Database) -> None:
+    name = f"m-{uuid.uuid4().hex}"
+    shared.execute("INSERT INTO counter (name, count) VALUES (%s, 0)", name)
+    answered: list[int] = []
+    all_answered = asyncio.Event()
+
+    async def come(client: httpx.AsyncClient) -> None:
+        async with client.stream("GET", f"/counters/{name}/events", headers=EVENTS) as stream:
+            answered.append(stream.status_code)
+            if len(answered) == LARGEST + 50:
+                all_answered.set()
+            await all_answered.wait()
+
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=service.url, limits=limits, timeout=30) as client:
+        await asyncio.wait_for(asyncio.gather(*(come(client) for _ in range(LARGEST + 50))), 60)
+    assert Counter(answered) == {200: LARGEST, 503: 50}
 
 
 def test_a_stream_shows_no_value_twice_none_lower_and_none_that_the_database_has_not(

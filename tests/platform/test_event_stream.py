@@ -1,5 +1,6 @@
 """Streams of events: heartbeats, clients that never read, and a worker that leaves."""
 
+import asyncio
 import re
 import signal
 import socket
@@ -11,6 +12,7 @@ import pytest
 
 from harness.databases import Database, DatabaseServer, new_database
 from harness.processes import Hypercorn, hypercorn, wait_until
+from service.platform.event_stream import _Streams
 from tests.conftest import SECRET_KEY, Start
 
 pytestmark = pytest.mark.any_database
@@ -64,6 +66,27 @@ def test_a_stream_has_its_events_and_a_comment_where_it_is_quiet(service: Hyperc
         assert [next(parts) for _ in range(2)] == [f"event: probe\nid: {number}\ndata: x" for number in range(2)]
         assert [next(parts) for _ in range(3)] == [":"] * 3
     wait_until(lambda: service.logged("quiet has ended"), limit=5)
+
+
+async def test_a_wait_that_a_heartbeat_ends_already_does_not_keep_the_others_from_their_end() -> None:
+    streams = _Streams(asyncio.Event(), set())
+    streams.leaving.set()
+
+    async def wait_for(seconds: float | None, *, ending: bool) -> None:
+        async with asyncio.timeout(seconds) as wait:
+            streams.waiting.add(wait)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                if ending:
+                    await streams.end()
+
+    other = asyncio.create_task(wait_for(None, ending=False))
+    with pytest.raises(TimeoutError):
+        await wait_for(0, ending=True)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(other), 30)
+    assert other.done()
 
 
 def test_head_has_the_headers_and_begins_no_stream(service: Hypercorn) -> None:

@@ -28,10 +28,10 @@ function close(text) {
 function end() {
   isOver = true;
   pause.hidden = true;
-  close("This counter was deleted.");
+  close("This counter is no longer here.");
 }
 
-// After an answer other than 200 a browser does not try again by itself.
+// After an answer other than 200, or a counter's end, a browser does not try again by itself.
 async function tryAgain() {
   const read = await fetch(location.pathname, { headers: { Accept: "application/json" } }).catch(() => null);
   if (read?.status === 404) {
@@ -49,7 +49,11 @@ function open() {
     state.textContent = "Live";
   };
   source.onmessage = (event) => show(JSON.parse(event.data).value);
-  source.addEventListener("deleted", end);
+  source.addEventListener("deleted", () => { // perhaps made again, or an older backup restored
+    source.close();
+    count.value = -1;
+    tryAgain();
+  });
   source.onerror = () => {
     state.textContent = "The connection is lost; trying again …";
     if (source.readyState === EventSource.CLOSED) {
