@@ -98,7 +98,7 @@ async def counters() -> Response:
 
 
 @blueprint.get("/<name>")
-@pages.or_page(pages.counter)
+@pages.or_page(pages.counter, TEXT)
 @document_response(Counter)
 @media_types(TEXT)
 @problems(400, 401, 404, 503, 504)

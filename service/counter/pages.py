@@ -47,13 +47,16 @@ class Bar(NamedTuple):
     height: int
 
 
-def or_page(page: _View[_Arguments]) -> Callable[[_View[_Arguments]], _View[_Arguments]]:
-    """Has a view of the API answer with a page where the client prefers HTML; all others get what they always got."""
+def or_page(page: _View[_Arguments], *others: str) -> Callable[[_View[_Arguments]], _View[_Arguments]]:
+    """Has a view of the API answer with a page where the client prefers HTML; all others get what they always got.
+
+    `others` are the media types that the view has besides JSON.
+    """
 
     def decorate(view: _View[_Arguments]) -> _View[_Arguments]:
         @wraps(view)
         async def answer(*arguments: _Arguments.args, **named: _Arguments.kwargs) -> Response:
-            response = await (page if prefers(HTML) == HTML else view)(*arguments, **named)
+            response = await (page if prefers(*others, HTML) == HTML else view)(*arguments, **named)
             response.vary.add("Accept")
             return response
 

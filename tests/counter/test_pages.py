@@ -72,6 +72,12 @@ def test_who_prefers_html_gets_a_page_and_all_others_json(
         assert (answered.headers["vary"], answered.headers["cache-control"]) == ("Accept", "no-store")
 
 
+@pytest.mark.parametrize("accept", ["text/plain, text/html;q=0.5", "text/*", "text/plain, text/html"])
+def test_who_prefers_text_gets_it_of_a_counter(client: httpx.Client, name: str, accept: str) -> None:
+    answered = client.get(made(client, name, 1), headers={"Accept": accept})
+    assert (answered.headers["content-type"], answered.text) == ("text/plain; charset=utf-8", "1\n")
+
+
 def test_the_front_page_is_what_it_was(browser: httpx.Client) -> None:
     assert re.fullmatch(r"<h1>Counter: \d+</h1>", page(browser.get("/")))
 
