@@ -4,7 +4,7 @@ A hit comes in by a route (`page`, `api`), waits in the queue (`hit_queue`) of i
 counted with others (`batch`) in one transaction (`connections`).
 """
 
-from service.counter import api, badges, cli, export, image_hits, jobs, page, pages, watching
+from service.counter import access, api, badges, cli, export, image_hits, jobs, page, pages, watching
 from service.counter.connections import TRIES, LaneConnections
 from service.counter.lanes import Lanes
 from service.counter.options import Options
@@ -22,6 +22,7 @@ def register(app: App) -> None:
     database = app.settings.database
     app.connections += settings.lane_pool_size
     app.tries += TRIES
+    app.scopes_of_one.add(access.PUBLISH)
     app.register_blueprint(page.blueprint)
     app.register_blueprint(api.blueprint)
     app.register_blueprint(badges.blueprint)

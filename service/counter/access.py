@@ -14,6 +14,8 @@ from service.counter.names import check_name
 from service.platform.token_file import Token
 from service.platform.tokens import TokenRefused, given_token, require_token
 
+PUBLISH = "publish"
+
 EVERY = ("",)
 """The prefix of every name."""
 
@@ -55,7 +57,7 @@ async def counting(name: str) -> tuple[Token | None, bool]:
 
 def publishable(name: str) -> str:
     """Returns the scope of a token that may stand in a web page, and do nothing but count one on this counter."""
-    return f"publish:{name}"
+    return f"{PUBLISH}:{name}"
 
 
 async def check(name: str, *, is_private: bool) -> None:

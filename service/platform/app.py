@@ -49,6 +49,8 @@ class App(Quart):
         self.tries: list[Executable] = []
         """What a worker that is ready can do: statements such as requests execute, tried and rolled back (health.py).
         They should match no row, since a try that is cut off may keep its locks for DB_IDLE_TIMEOUT."""
+        self.scopes_of_one: set[str] = set()
+        """Scopes of tokens that are for the one name after a `:`, and for none without it (token_commands.py)."""
         self.was_ready = asyncio.Event()
         """Set when the worker is ready for the first time; until then only its own host is let in (lifecycle.py)."""
         self.debug = settings.environment == "development"

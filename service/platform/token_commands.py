@@ -36,7 +36,7 @@ def register(app: App) -> None:
         "scopes",
         multiple=True,
         required=True,
-        help="What it may do; can be given again. With :PREFIX, for such names alone.",
+        help="What it may do; can be given again. With :PREFIX, for such names alone; some are for one :NAME.",
     )
     @click.option("--until", type=click.DateTime(["%Y-%m-%d"]), callback=_last_day, help="Its last day, in UTC.")
     @click.option("--print-only", is_flag=True, help="Write nothing, and print the line for API_TOKENS.")
@@ -48,10 +48,7 @@ def register(app: App) -> None:
         """
         secret = secrets.token_urlsafe(32)
         scopes = tuple(sorted({scope for given in scopes for scope in given.split(",")}))
-        try:
-            line = line_of(name, scopes, secret)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
+        line = _line_in_file(app, name, scopes, secret)
         if print_only:
             if until is not None:
                 raise click.UsageError("A line of API_TOKENS has no end: leave out --until or --print-only.")
@@ -79,6 +76,16 @@ def register(app: App) -> None:
         Ends with 0, also where it was revoked before, 1 if there is none of that name, 69 if the database is away.
         """
         cli.run(_revoke(settings.database, name, settings.api_tokens))
+
+
+def _line_in_file(app: App, name: str, scopes: tuple[str, ...], secret: str) -> str:
+    """Returns the token's line for API_TOKENS. Raises BadParameter."""
+    if bare := sorted(app.scopes_of_one.intersection(scopes)):
+        raise click.BadParameter(f"the scope {bare[0]} is for one name alone, exactly: write {bare[0]}:NAME.")
+    try:
+        return line_of(name, scopes, secret)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _last_day(_context: click.Context, _parameter: click.Parameter, value: datetime | None) -> date | None:

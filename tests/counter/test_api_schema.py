@@ -113,4 +113,5 @@ def test_docs_api_md_names_each_route(
     for method, path in routes:
         assert f"`{method} {path}`" in text, f"docs/counter/api.md does not name {method} {path}"
     documented = {(method.upper(), path) for path, of in document(service)["paths"].items() for method in of}
-    assert documented == {route for route in routes if route[1].startswith("/counters")}
+    streams = {("GET", "/counters/{name}/events")}  # which api.md says are left out
+    assert documented == {route for route in routes if route[1].startswith("/counters")} - streams

@@ -51,6 +51,13 @@ def test_what_changes_something_needs_a_token_that_may_do_it(
     assert secret not in file.read_text() + service.log.read_text()
 
 
+def test_a_publishable_token_is_for_one_counter(environment: dict[str, str]) -> None:
+    made = make_token(environment, "p", "--scope", "publish", "--print-only")
+    assert (made.returncode, made.stdout) == (2, "")
+    assert "write publish:NAME" in made.stderr
+    assert make_token(environment, "p", "--scope", "publish:visits", "--print-only").returncode == 0
+
+
 @pytest.mark.any_database
 def test_in_development_no_token_is_needed(database: Database, start: Start) -> None:
     service = start(workers=1, QUART_ENV="development")

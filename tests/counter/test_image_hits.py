@@ -6,11 +6,14 @@ import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
+from quart import Quart
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
@@ -18,6 +21,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 from harness.databases import Database
 from harness.nginx import nginx
 from harness.processes import Hypercorn, free_port, hypercorn, is_ready, wait_until
+from service.counter import views
 from service.counter.access import publishable
 from service.counter.options import FRESH
 from service.platform.settings import ROOT
@@ -167,6 +171,24 @@ def test_a_visitor_counts_once_a_day_where_the_owner_wants_that(client: httpx.Cl
     other = make(client, image_hits=100, views="visitors")
     assert number_on(client.get(f"{other}/hit.svg", headers={"X-Forwarded-For": "192.0.2.1"})) == 1
     assert audit(books, path[1:]) == 6
+
+
+async def test_a_visitor_has_another_key_the_next_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock(datetime):
+        present = datetime(2026, 11, 24, 23, 30, tzinfo=UTC)
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return cls.present.astimezone(tz)
+
+    monkeypatch.setattr(views, "datetime", Clock)
+    app = Quart(__name__)
+    app.settings = SimpleNamespace(secret_key=SECRET_KEY)  # type: ignore[attr-defined]
+    async with app.test_request_context("/", headers={"User-Agent": BROWSER}):
+        keys = [views.visitor_key("visits") for _ in range(2)]
+        Clock.present += timedelta(hours=1)
+        assert len({*keys, views.visitor_key("visits")}) == 2
+    assert keys[0] == keys[1]
 
 
 def test_what_did_not_count_takes_none_of_a_minutes_images(client: httpx.Client, books: Database) -> None:
