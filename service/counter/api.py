@@ -101,7 +101,7 @@ async def counters() -> Response:
 @pages.or_page(pages.counter, TEXT)
 @document_response(Counter)
 @media_types(TEXT)
-@problems(400, 401, 404, 503, 504)
+@problems(400, 404, 503, 504)
 async def counter(name: str) -> Response:
     """Reads the counter without counting."""
     found = await access.readable(name)
@@ -141,7 +141,7 @@ async def delete(name: str) -> Response:
 @blueprint.get("/<name>/history")
 @document_querystring(HistoryQuery)
 @document_response(History)
-@problems(400, 401, 404, 503, 504)
+@problems(400, 404, 503, 504)
 async def history(name: str) -> Response:
     """Hits per hour or day (UTC). Hours and days without hits are left out; the range is rounded to whole hours."""
     check_name(name)
@@ -153,7 +153,7 @@ async def history(name: str) -> Response:
 
 @blueprint.get("/<name>/receipts/<receipt>")
 @document_response(ReceiptRead)
-@problems(400, 401, 404, 503, 504)
+@problems(400, 404, 503, 504)
 async def receipt(name: str, receipt: str) -> Response:
     """The numbers that a receipt accounts for."""
     if _RECEIPT.fullmatch(receipt) is None:

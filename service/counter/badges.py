@@ -58,7 +58,7 @@ blueprint = Blueprint("badges", __name__, url_prefix="/counters")
 @blueprint.get("/<name>/badge.svg")
 @document_querystring(BadgeQuery)
 @media_types(SVG)
-@problems(400, 401, 404, 503, 504)
+@problems(400, 404, 503, 504)
 async def image(name: str) -> Response:
     """The counter's value as a badge; reading it does not count."""
     found, asked = await _asked(name)
@@ -70,7 +70,7 @@ async def image(name: str) -> Response:
 @blueprint.get("/<name>/badge.json")
 @document_querystring(BadgeQuery)
 @document_response(ShieldsBadge)
-@problems(400, 401, 404, 503, 504)
+@problems(400, 404, 503, 504)
 async def endpoint(name: str) -> Response:
     """The counter's value for an endpoint badge of shields.io."""
     found, asked = await _asked(name)

@@ -6,6 +6,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 
 import httpx
 import pytest
@@ -14,6 +15,7 @@ from harness.databases import Database
 from harness.processes import Hypercorn, hypercorn, is_ready, wait_until
 from service.counter.errors import NoSuchCounter, TooManyWatchers
 from service.counter.watching import NOTHING, Reading, Watching
+from service.platform.event_stream import BATCH
 from tests.conftest import SECRET_KEY
 from tests.counter.shared import name, shared
 from tests.counter.test_api import problem
@@ -52,6 +54,17 @@ def client(service: Hypercorn) -> Iterator[httpx.Client]:
     # Shorter than EVENT_HEARTBEAT: a stream that should have ended is a failure, and no endless wait.
     with httpx.Client(base_url=service.url, limits=httpx.Limits(), timeout=10) as client:
         yield client
+
+
+class Given(Watching):
+    """Reads this value of each counter."""
+
+    def __init__(self, value: int, interval: float) -> None:
+        super().__init__(interval, largest=LARGEST)
+        self.value = value
+
+    async def _read(self, names: Iterable[str]) -> dict[str, Reading] | Exception:
+        return {name: Reading(1, self.value, is_private=False) for name in names}
 
 
 @contextmanager
@@ -114,20 +127,31 @@ def test_an_id_that_is_not_of_this_counter_gets_the_present_value(client: httpx.
 
 
 async def test_who_has_seen_more_than_a_worker_knows_is_not_taken_back() -> None:
-    name = "visits"
-    reads: list[dict[str, Reading]] = []
-
-    class Late(Watching):
-        async def _read(self, names: Iterable[str]) -> dict[str, Reading] | Exception:
-            return reads.pop(0)
-
-    watching = Late(interval=1_000, largest=2)
+    watching = Given(3, interval=1_000)
     reading = asyncio.create_task(watching.read_and_show())
-    reads += [{name: Reading(1, value, is_private=False)} for value in (3, 5)]
-    with watching.watch(name, await watching.first(name, NOTHING), NOTHING, asyncio.Event()):
-        assert (await watching.first(name, 3)).value == 3
-        assert (await watching.first(name, 4)).value == 5
+    with watching.watch("visits", await watching.first("visits", NOTHING), NOTHING, asyncio.Event()):
+        watching.value = 5
+        assert (await watching.first("visits", 3)).value == 3
+        assert (await watching.first("visits", 4)).value == 5
     reading.cancel()
+
+
+async def test_those_who_watch_a_counter_each_are_woken_with_pauses_in_between() -> None:
+    watching = Given(0, interval=0.001)
+    watchers = [asyncio.Event() for _ in range(3 * BATCH)]
+    with ExitStack() as stack:
+        for number, watcher in enumerate(watchers):
+            first = Reading(1, 0, is_private=False)
+            stack.enter_context(watching.watch(f"c-{number}", first, NOTHING, watcher))
+            watcher.clear()
+        watching.value = 1
+        reading = asyncio.create_task(watching.read_and_show())
+        woken = [0]
+        while woken[-1] < len(watchers):
+            await asyncio.sleep(0)
+            woken.append(sum(watcher.is_set() for watcher in watchers))
+        reading.cancel()
+    assert max(after - before for before, after in pairwise(woken)) <= BATCH
 
 
 def test_a_watcher_whose_stream_never_begins_gives_its_place_back() -> None:
