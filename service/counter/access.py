@@ -9,7 +9,7 @@ from quart import current_app
 
 from service.counter import queries
 from service.counter.errors import NoSuchCounter
-from service.counter.models import Counter
+from service.counter.models import Counter, PageQuery
 from service.counter.names import check_name
 from service.platform.token_file import Token
 from service.platform.tokens import TokenRefused, given_token, require_token
@@ -73,6 +73,17 @@ async def check(name: str, *, is_private: bool) -> None:
         raise NoSuchCounter from None
     if not name.startswith(prefixes):
         raise NoSuchCounter
+
+
+async def names(asked: PageQuery) -> tuple[list[str], bool]:
+    """Returns a page of the names that the one who asks may read, and whether more follow.
+
+    Raises MalformedName and TokenRefused.
+    """
+    if asked.after:
+        check_name(asked.after)
+    found = await queries.names_after(asked.after, asked.limit + 1, await private_prefixes())
+    return found[: asked.limit], len(found) > asked.limit
 
 
 async def private_prefixes() -> tuple[str, ...]:

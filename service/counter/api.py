@@ -90,11 +90,8 @@ async def hit(name: str) -> Response:
 async def counters() -> Response:
     """The counters' names in pages, ordered by character; those of private counters for those who may read them."""
     page = query(PageQuery)
-    if page.after:
-        check_name(page.after)
-    names = await queries.names_after(page.after, page.limit + 1, await access.private_prefixes())
-    more = url_for("api.counters", after=names[page.limit - 1], limit=page.limit) if len(names) > page.limit else None
-    return answer(Page(names[: page.limit], more))
+    names, has_more = await access.names(page)
+    return answer(Page(names, url_for("api.counters", after=names[-1], limit=page.limit) if has_more else None))
 
 
 @blueprint.get("/<name>")

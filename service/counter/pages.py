@@ -14,7 +14,6 @@ from quart import Blueprint, Response, render_template, send_from_directory, url
 
 from service.counter import access, queries
 from service.counter.models import Bucket, Counter, HistoryQuery, PageQuery
-from service.counter.names import check_name
 from service.counter.negotiation import HTML, prefers
 from service.counter.span import span
 from service.platform.request_data import query
@@ -88,12 +87,8 @@ async def counter(name: str) -> Response:
 async def counters() -> Response:
     """The page that lists the counters."""
     asked = query(PageQuery)
-    if asked.after:
-        check_name(asked.after)
-    names = await queries.names_after(asked.after, asked.limit + 1, await access.private_prefixes())
-    return await _page(
-        "counters.html", names=names[: asked.limit], limit=asked.limit, has_more=len(names) > asked.limit
-    )
+    names, has_more = await access.names(asked)
+    return await _page("counters.html", names=names, limit=asked.limit, has_more=has_more)
 
 
 @blueprint.get("/assets/<asset>")
