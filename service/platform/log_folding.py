@@ -14,6 +14,7 @@ import logging
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 QUIET = 30.0
@@ -31,9 +32,14 @@ CONDITIONS = 100
 
 @dataclass
 class _Condition:
-    """Its first line, and when that came, by time.monotonic()."""
+    """Its first line's logger, level and text, and when that came, by the clock.
 
-    first: logging.LogRecord
+    Not the record: its traceback would keep the request that failed in memory.
+    """
+
+    name: str
+    level: int
+    text: str
     begun: float
     last: float
     said: float
@@ -44,14 +50,17 @@ class _Condition:
 
 
 class FoldingHandler(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to stderr."""
+    """Writes to stderr. `clock` returns seconds, from any time on."""
 
-    def __init__(self, *, quiet: float = QUIET, lasting: float = LASTING) -> None:
+    def __init__(
+        self, *, quiet: float = QUIET, lasting: float = LASTING, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__()
         self.beside: logging.Handler | None = None
         """Gets the lines that pass, at its level and above."""
         self._quiet = quiet
         self._lasting = lasting
+        self._clock = clock
         self._conditions: dict[tuple[str, ...], _Condition] = {}
         self._changing = threading.Lock()
         self._ending = threading.Event()
@@ -78,14 +87,18 @@ class FoldingHandler(logging.StreamHandler):  # type: ignore[type-arg]
             self._say("lasts", one)
 
     def _passes(self, record: logging.LogRecord) -> bool:
-        key, text = _condition_and_text(record)
-        now = time.monotonic()
+        try:
+            message = record.getMessage()
+            key, text = _condition_and_text(record, message)
+        except Exception:  # noqa: BLE001  # a broken call: logging reports it as it writes the line
+            return True
+        now = self._clock()
         with self._changing:
             if key not in self._conditions and len(self._conditions) >= CONDITIONS:
                 key = ()
             one = self._conditions.get(key)
             if one is None or (now > one.last + self._quiet and not one.is_folded):
-                one = self._conditions[key] = _Condition(record, now, now, now)
+                one = self._conditions[key] = _Condition(record.name, record.levelno, message, now, now, now)
                 self._watch()
             one.times += 1
             one.last = now
@@ -104,7 +117,7 @@ class FoldingHandler(logging.StreamHandler):  # type: ignore[type-arg]
         """Runs in a thread of its own while there is any condition."""
         while not self._ending.wait(self._quiet / 4):
             over, lasting = [], []
-            now = time.monotonic()
+            now = self._clock()
             with self._changing:
                 for key, one in list(self._conditions.items()):
                     if now > one.last + self._quiet:
@@ -123,18 +136,15 @@ class FoldingHandler(logging.StreamHandler):  # type: ignore[type-arg]
                 return
 
     def _say(self, word: str, one: _Condition) -> None:
-        first = one.first
-        said = logging.LogRecord(
-            first.name, first.levelno, first.pathname, first.lineno, "%s: %s", (word, first.getMessage()), None
-        )
+        said = logging.LogRecord(one.name, one.level, "", 0, "%s: %s", (word, one.text), None)
         vars(said).update(times=one.times, lasted=round(one.last - one.begun, 3))
         super().handle(said)
 
 
-def _condition_and_text(record: logging.LogRecord) -> tuple[tuple[str, ...], str]:
+def _condition_and_text(record: logging.LogRecord, message: str) -> tuple[tuple[str, ...], str]:
     """Returns what lines of one condition have in common, and what tells them apart."""
     error = record.exc_info[1] if record.exc_info else None
     if error is None:
-        return (record.name, record.levelname, str(record.msg)), record.getMessage()
+        return (record.name, record.levelname, str(record.msg)), message
     way = [f"{frame.f_code.co_filename}:{line}" for frame, line in traceback.walk_tb(error.__traceback__)]
     return (record.name, record.levelname, type(error).__qualname__), f"{error} {way}"
