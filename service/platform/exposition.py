@@ -9,7 +9,8 @@ import logging
 import platform
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from prometheus_client import (
@@ -35,6 +36,9 @@ INTERVAL = 1.0
 
 LAG_INTERVAL = 0.1
 """Seconds that the event loop is told to wait, to see how late it is."""
+
+TRIES = 10
+"""How often a worker tries to read the files while another one reads them, LAG_INTERVAL apart; then it says so."""
 
 UNMATCHED = "unmatched"
 """The route of a request that has none."""
@@ -73,7 +77,7 @@ def register(app: App) -> None:
             raise NotFound  # it came through a proxy, from outside
         for measure in app.extensions.get("before_scrape", []):
             await measure()
-        return exposition.answer()
+        return await exposition.answer()
 
 
 def _measured(handle: Callable[[Request], Awaitable[Any]]) -> Callable[[Request], Awaitable[Any]]:
@@ -120,7 +124,8 @@ class _Exposition(Collector):
 
     async def serve(self) -> AsyncGenerator[None]:
         """Runs while the application serves."""
-        self._try(self._workers.start)
+        with self._noting_failures():
+            self._workers.start()
         gc.callbacks.append(self._note_collection)
         writing = asyncio.create_task(self._write_each_second(), name="metrics")
         yield
@@ -129,14 +134,15 @@ class _Exposition(Collector):
         gc.callbacks.remove(self._note_collection)
         self._write()
 
-    def answer(self) -> Response:
+    async def answer(self) -> Response:
         """Returns the answer with the metrics of all workers, 503 where their files cannot be written or read.
 
         What was written last would be answered too, but figures that stand still look like a service without requests.
         """
         self._write()
         if not self._reason:
-            self._try(self._read)
+            with self._noting_failures():
+                await self._read()
         if self._reason:
             return problem_details(503, self._reason)
         text = generate_latest(self)
@@ -160,18 +166,32 @@ class _Exposition(Collector):
         while self._collections:
             generation, seconds = self._collections.popleft()
             _COLLECTION[generation].observe(seconds)
-        self._try(lambda: self._workers.write(registry.collect()))
+        with self._noting_failures():
+            self._workers.write(registry.collect())
 
-    def _read(self) -> None:
-        self._metrics = self._workers.read(maxima=maxima, own=own)
+    async def _read(self) -> None:
+        for left in reversed(range(TRIES)):
+            try:
+                self._metrics = self._workers.read(maxima=maxima, own=own)
+            except BlockingIOError:
+                if not left:
+                    raise
+            else:
+                return
+            await asyncio.sleep(LAG_INTERVAL)
 
-    def _try(self, do: Callable[[], None]) -> None:
-        """Does it. Where the directory cannot be used, notes why, and logs it the first time."""
+    @contextmanager
+    def _noting_failures(self) -> Iterator[None]:
+        """Notes why the block failed, and logs it the first time: the service does not depend on its metrics."""
         reason = ""
         try:
-            do()
+            yield
         except OSError as error:
             reason = f"The metrics of the workers cannot be joined: {self._directory}: {error.strerror}."
+        except Exception as error:
+            reason = f"The metrics of the workers cannot be joined: {self._directory}: {type(error).__name__}: {error}."
+            if reason != self._reason:
+                log.exception("an error with the metrics")
         if reason != self._reason:
             log.warning("%s", reason or "The metrics of the workers can be joined again.")
         self._reason = reason

@@ -50,7 +50,10 @@ class _Ended(msgspec.Struct):
 
 
 class WorkerMetrics:
-    """This worker's file, and those of the others. All methods raise OSError where the directory cannot be used."""
+    """This worker's file, and those of the others. All methods raise OSError where the directory cannot be used.
+
+    None waits for another worker: `read` raises BlockingIOError while one has the lock.
+    """
 
     def __init__(self, directory: Path) -> None:
         master = multiprocessing.parent_process()
@@ -64,7 +67,7 @@ class WorkerMetrics:
         for other in self._directory.iterdir():
             if other != self._master and not is_running(other.name):
                 shutil.rmtree(other, ignore_errors=True)  # another worker may be at it
-        with self._locked():
+        with contextlib.suppress(BlockingIOError), self._locked():  # else whoever has the lock does it
             self._move_ended()
 
     def write(self, metrics: Iterable[Metric]) -> None:
@@ -123,7 +126,10 @@ class WorkerMetrics:
         import fcntl  # noqa: PLC0415  # not on Windows
 
         with (self._master / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BlockingIOError(error.errno, "Another worker has the lock") from None
             yield
 
 

@@ -1,3 +1,4 @@
+import fcntl
 import re
 import socket
 from pathlib import Path
@@ -98,6 +99,29 @@ def test_without_their_directory_requests_are_answered_and_metrics_say_why_not(
     directory.parent.unlink()
     wait_until(lambda: server.logged("can be joined again"))
     assert scraped(server)["http_requests_total", "GET", "/metrics", "503"] == 1
+
+
+def test_files_that_are_damaged_or_locked_stop_neither_requests_nor_what_is_measured(
+    database: Database, start: Start, tmp_path: Path
+) -> None:
+    server = start(METRICS_DIRECTORY=str(tmp_path / "metrics"))
+    assert scraped(server)
+
+    def reason() -> str:
+        answer = httpx.get(f"{server.url}/metrics")
+        assert answer.status_code == 503
+        return str(answer.json()["detail"])
+
+    (file,) = tmp_path.glob("metrics/*/lock")
+    damaged = file.with_name("ended")
+    damaged.write_bytes(b"no such metrics")
+    assert "Error: " in reason()
+    assert server.logged("Traceback")
+    damaged.unlink()
+    with file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert reason().endswith("metrics: Another worker has the lock.")
+    assert scraped(server)["http_requests_total", "GET", "/metrics", "503"] == 2
 
 
 def test_a_metric_has_a_limited_number_of_labels() -> None:
