@@ -1,10 +1,10 @@
 """The application: a counter that never lies. Everything about it is in this package.
 
-A hit comes in by a route (`page`, `api`), waits in the queue (`hit_queue`) of its counter's lane (`lane`), and is
-counted with others (`batch`) in one transaction (`connections`).
+A hit comes in by a route (`page`, `api`, `image_hits`), waits in the queue (`hit_queue`) of its counter's lane
+(`lane`), and is counted with others (`batch`) in one transaction (`connections`).
 """
 
-from service.counter import access, api, badges, cli, export, image_hits, jobs, page, pages, watching
+from service.counter import access, api, badges, cli, export, image_hits, jobs, page, pages, views, watching
 from service.counter.connections import TRIES, LaneConnections
 from service.counter.lanes import Lanes
 from service.counter.options import Options
@@ -38,6 +38,8 @@ def register(app: App) -> None:
 
     @app.before_serving
     async def open_lanes() -> None:
+        if settings.bot_filter:
+            views.load_crawlers()
         connections = LaneConnections(database, settings.lane_pool_size)
         lanes = Lanes
         if tracing.is_on():

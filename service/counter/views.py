@@ -20,6 +20,13 @@ _FOR_PEOPLE = re.compile("github-camo|GoogleImageProxy")
 """Proxies that fetch an image when somebody looks at it; the list of crawlers has them."""
 
 
+def load_crawlers() -> None:
+    """Loads the list of crawlers, in 0.2 s, for which no request is to wait."""
+    import crawleruseragents  # noqa: PLC0415  # where the filter is on
+
+    crawleruseragents.is_crawler("")
+
+
 def is_prefetch() -> bool:
     """Whether a browser fetches ahead what nobody may ever look at."""
     purposes = request.headers.get("Sec-Purpose", ""), request.headers.get("Purpose", "")
@@ -34,12 +41,13 @@ def is_left_out() -> bool:
 def visitor_key(name: str) -> str:
     """Returns the key of the request's client for the counter and this day (UTC).
 
-    It cannot be undone without SECRET_KEY. No client can send it: it has a line break.
+    It cannot be undone without SECRET_KEY. It begins with a line break, which no client can send, and which no token's
+    name, by which the keys of that token's requests begin, has.
     """
     app: Any = current_app
     made_of = f"{datetime.now(UTC):%Y-%m-%d}\n{name}\n{_network(request.remote_addr or '')}\n{_agent()}"
     secret = hashlib.sha256(app.settings.secret_key.encode()).digest()
-    return "visitor\n" + hashlib.blake2b(made_of.encode(), key=secret, digest_size=16).hexdigest()
+    return "\nvisitor " + hashlib.blake2b(made_of.encode(), key=secret, digest_size=16).hexdigest()
 
 
 def _agent() -> str:
@@ -57,6 +65,6 @@ def _network(address: str) -> str:
 
 @functools.lru_cache(1_000)
 def _is_crawler(agent: str) -> bool:
-    from crawleruseragents import is_crawler  # noqa: PLC0415  # 0.2 s, which only those who filter wait for
+    from crawleruseragents import is_crawler  # noqa: PLC0415  # where the filter is on
 
     return bool(is_crawler(agent)) and not _FOR_PEOPLE.search(agent)

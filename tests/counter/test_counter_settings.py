@@ -1,7 +1,10 @@
+import sys
+
 import pytest
 
 from service.counter.settings import load_counter_settings
 from service.platform.settings import ROOT, SettingsError
+from tests.conftest import MakeApp
 from tests.platform.test_settings import documented
 
 
@@ -28,3 +31,13 @@ def test_a_malformed_setting_is_named(name: str, value: str, monkeypatch: pytest
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=name):
         load_counter_settings()
+
+
+@pytest.mark.any_database
+async def test_the_list_of_crawlers_is_loaded_before_the_first_request_where_the_filter_is_on(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for is_on in False, True:
+        monkeypatch.delitem(sys.modules, "crawleruseragents", raising=False)
+        async with make_app(BOT_FILTER=is_on).test_app():
+            assert ("crawleruseragents" in sys.modules) is is_on
