@@ -60,6 +60,11 @@ class Plan(NamedTuple):
         before = count - self.total
         return {one.key: Receipt(one.key, before + one.first, before + one.last) for one in self.receipts}
 
+    def is_done(self, receipts: Mapping[bytes, Receipt]) -> bool:
+        """Whether these are, by key, the receipts that it wrote, and not those of others who used the same keys."""
+        last = receipts.get(self.receipts[-1].key)
+        return last is not None and self.receipts_at(last.last).items() <= receipts.items()
+
 
 class Batch:
     """Starts empty and is filled once. `hits` are those that have no answer yet."""

@@ -326,8 +326,9 @@ class Lane:
         self.lost.difference_update(killed)
         if batch.in_doubt:
             metrics.RESOLVED.inc()
-        if counted := found.get(batch.key):
-            metrics.HITS.inc(counted.last - counted.first + 1)
+            plan = batch.plan(counter_id)
+            if plan.is_done(found):
+                metrics.HITS.inc(plan.total)
         batch.settle(counter_id, found, are_earlier=not batch.in_doubt)
         batch.in_doubt = False
         batch.refuse_what_has_no_room(count)

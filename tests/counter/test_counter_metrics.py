@@ -60,9 +60,9 @@ async def test_hits_replays_and_commits_of_an_unknown_outcome_are_counted(
         assert "counter_hits_total" not in more_than(before)
         before = counted()
         here.cuts.append(Cut(COUNT, "answered"))
-        await lanes.hit(name)
+        await asyncio.gather(lanes.hit(name), lanes.hit(name, 5, key="a"), lanes.hit(name, 3, key="b"))
         found = more_than(before)
-        assert found["counter_hits_total"] == 1
+        assert found["counter_hits_total"] == 1 + 3
         assert found["counter_transaction_retries_total"] == 1
         assert found["counter_unknown_commits_resolved_total"] == 1
 
