@@ -5,7 +5,7 @@ The pool never hands out a dead connection, nor one with an unread result.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
 
 from quart import current_app
@@ -186,8 +186,10 @@ async def transaction() -> AsyncIterator[AsyncConnection]:
     """
     engine: AsyncEngine = current_app.extensions["engine"]
     async with AsyncExitStack() as stack:
+        # Not all who get a connection wait for one: a far server takes long to log in to, and to ping, too.
+        is_full = engine.pool.checkedout() >= engine.pool.size()  # type: ignore[attr-defined]
         try:
-            with _WAITING.track_inprogress(), _WAIT.time():
+            with _WAITING.track_inprogress() if is_full else nullcontext(), _WAIT.time():
                 connection = await stack.enter_async_context(engine.connect())
         except exc.TimeoutError as error:
             raise Unavailable(f"all {engine.pool.size()} connections of the pool were in use") from error  # type: ignore[attr-defined]

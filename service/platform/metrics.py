@@ -18,6 +18,9 @@ memory here and in Prometheus, and a label's value may be what a client has chos
 
 OTHER = "other"
 
+NEVER_FOLDED = "status"
+"""The label that keeps its value beyond LIMIT, since alerts are about it and no client chooses it."""
+
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)
 """The upper bounds of a time's buckets; the last is what REQUEST_TIMEOUT may be."""
 
@@ -81,11 +84,16 @@ class _Histogram(Histogram):
 def _limited(
     metric: Counter | Gauge | Histogram, values: Sequence[object], named: Mapping[str, object]
 ) -> Sequence[object]:
-    """Returns the values of the labels, in their order: OTHER where they are new and there are LIMIT already."""
+    """Returns the values of the labels, in their order.
+
+    Where they are new and there are LIMIT already, each is OTHER, except that of NEVER_FOLDED.
+    """
     known, names = metric._metrics, metric._labelnames
     if named:
         if values or set(named) != set(names):
             raise ValueError(f"the labels are {', '.join(names)}")
         values = [named[name] for name in names]
     is_full = len(known) >= LIMIT and tuple(map(str, values)) not in known
-    return [OTHER] * len(values) if is_full else values
+    if not is_full:
+        return values
+    return [value if name == NEVER_FOLDED else OTHER for name, value in zip(names, values, strict=True)]

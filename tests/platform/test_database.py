@@ -13,6 +13,7 @@ from harness.databases import Database
 from harness.processes import Hypercorn, wait_until
 from service.platform.app import App
 from service.platform.database import OutcomeUnknown, Unavailable, transaction
+from service.platform.metrics import registry
 from service.platform.settings import ROOT
 from tests.conftest import MakeApp, Start
 
@@ -110,6 +111,20 @@ async def test_a_pool_that_is_exhausted_is_said_to_be_unavailable(app: App) -> N
         with pytest.raises(Unavailable, match="all 1 connections of the pool were in use"):
             await scalar("SELECT 1")
     assert await scalar("SELECT 1") == 1
+
+
+async def test_only_those_wait_for_the_pool_who_find_it_in_use(app: App) -> None:
+    def waiting() -> float | None:
+        return registry.get_sample_value("db_pool_requests_waiting")
+
+    one = asyncio.create_task(scalar("SELECT 1"))
+    await asyncio.sleep(0)
+    assert waiting() == 0
+    other = asyncio.create_task(scalar("SELECT 1"))
+    await asyncio.sleep(0)
+    assert waiting() == 1
+    await asyncio.gather(one, other, return_exceptions=True)
+    assert waiting() == 0
 
 
 async def test_a_statement_ends_at_its_time_out_and_leaves_nothing_to_the_next_user(app: App) -> None:

@@ -136,6 +136,17 @@ def test_a_metric_has_a_limited_number_of_labels() -> None:
     metrics.registry.unregister(asked)
 
 
+def test_beyond_the_limit_it_is_still_known_which_requests_failed() -> None:
+    asked = metrics.counter("failed_total", "", ["route", "status"])
+    for number in range(metrics.LIMIT):
+        asked.labels(f"/{number}", 200).inc()
+    for number in range(3):
+        asked.labels(f"/failed/{number}", 500).inc()
+    (family,) = asked.collect()
+    assert [one.value for one in family.samples if one.labels == {"route": "other", "status": "500"}] == [3]
+    metrics.registry.unregister(asked)
+
+
 def test_the_document_names_every_metric_with_its_type_and_no_other(database: Database, start: Start) -> None:
     about_the_service, _, _ = (ROOT / "docs/metrics.md").read_text().partition("## What the exporter says")
     documented = re.findall(r"^\| `(\w+)` \| (\w+) \|", about_the_service, re.MULTILINE)
