@@ -15,7 +15,7 @@ from quart import Blueprint, Response, stream_with_context
 from service.counter import access, queries
 from service.counter.errors import NoSuchCounter
 from service.counter.names import check_name
-from service.platform.database import Unavailable
+from service.platform.database import OutcomeUnknown, Unavailable
 from service.platform.openapi import media_types, problems
 from service.platform.request_data import MalformedParameter
 
@@ -25,7 +25,7 @@ PAGE = 1_000
 """Receipts that are read at a time."""
 
 SPAN = timedelta(days=31)
-"""Of the history that is read at a time."""
+"""How much of the history is read at a time."""
 
 Rows = list[tuple[Any, ...]]
 
@@ -46,7 +46,7 @@ async def receipts(name: str, form: str) -> Response:
             yield [(row.key.hex(), row.first, row.last, queries.in_utc(row.created_at)) for row in rows]
             after = rows[-1].first
 
-    return _stream(name, "receipts", form, ("receipt", "first", "last", "created"), pages())
+    return _stream(found.id, name, "receipts", form, ("receipt", "first", "last", "created"), pages())
 
 
 @blueprint.get("/<name>/history.<form>")
@@ -64,7 +64,7 @@ async def history(name: str, form: str) -> Response:
                 yield [(one.time, one.hits) for one in hits]
             start += SPAN
 
-    return _stream(name, "history", form, ("time", "hits"), pages())
+    return _stream(found.id, name, "history", form, ("time", "hits"), pages())
 
 
 async def _extent(name: str, form: str) -> queries.Extent:
@@ -78,7 +78,9 @@ async def _extent(name: str, form: str) -> queries.Extent:
     return found
 
 
-def _stream(name: str, what: str, form: str, columns: tuple[str, ...], pages: AsyncIterator[Rows]) -> Response:
+def _stream(
+    counter_id: int, name: str, what: str, form: str, columns: tuple[str, ...], pages: AsyncIterator[Rows]
+) -> Response:
     @stream_with_context
     async def body() -> AsyncIterator[bytes]:
         if form == "csv":
@@ -87,9 +89,13 @@ def _stream(name: str, what: str, form: str, columns: tuple[str, ...], pages: As
         try:
             async for rows in pages:
                 yield encode(rows)
-        except Unavailable as error:
+            at_end = await queries.find(name)
+        except (Unavailable, OutcomeUnknown) as error:
             log.warning("an export of %s ends before its end: %s", name, error)
             raise TimeoutError from error  # which has the connection closed, so that the client knows
+        if at_end is None or at_end.id != counter_id:
+            log.warning("an export of %s ends before its end: the counter was deleted", name)
+            raise TimeoutError
 
     response = Response(body(), content_type=f"{FORMS[form]}; charset=utf-8")
     response.timeout = None  # nginx ends it where the client takes nothing for 30 s

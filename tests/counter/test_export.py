@@ -115,17 +115,30 @@ def test_a_client_that_is_slow_or_leaves_costs_no_connection_and_no_further_page
     assert "Traceback" not in service.log.read_text()
 
 
-async def test_an_export_that_loses_the_database_ends_without_an_end(
+async def test_an_export_that_loses_the_database_or_its_counter_ends_without_an_end(
     database: Database, start: Start, make_app: MakeApp
 ) -> None:
-    fill(database, "many", MANY)
+    counter_id = fill(database, "many", MANY)
     async with proxy(database.server.port) as here:
         service = start(ready=False, DB_PORT=here.port)
         here.cuts = []
+
+        def lose_the_database() -> None:
+            here.cuts = [Cut("FROM receipt FORCE INDEX")]
+
+        def delete_the_counter() -> None:
+            here.cuts = []
+            for table, column in ("receipt", "counter_id"), ("counter", "id"):
+                database.execute(f"DELETE FROM {table} WHERE {column} = %s", counter_id)
+
         async with httpx.AsyncClient() as client:
-            with pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"):
-                async with client.stream("GET", f"{service.url}/counters/many/receipts.csv") as answer:
-                    async for _ in answer.aiter_lines():
-                        here.cuts = here.cuts or [Cut("FROM receipt FORCE INDEX")]
-    assert "an export of many ends before its end" in service.log.read_text()
+            for do in lose_the_database, delete_the_counter:
+                with pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"):
+                    async with client.stream("GET", f"{service.url}/counters/many/receipts.csv") as answer:
+                        lines = answer.aiter_lines()
+                        await anext(lines)
+                        do()
+                        async for _ in lines:
+                            pass
+    assert "an export of many ends before its end: the counter was deleted" in service.log.read_text()
     assert "Traceback" not in service.log.read_text()
