@@ -4,11 +4,12 @@
 const AGAIN = [408, 429, 500, 502, 503, 504];
 const UNKNOWN = [500, 502, 504]; // the request may have been carried out
 
-/** The request was not carried out, and would not be the next time: `type` is one of docs/counter/api.md. */
+/** The request was not carried out, and would not be the next time: `type` is one of docs/counter/api.md, "about:blank"
+ *  where the answer is another server's. */
 export class Refused extends Error {
-  constructor(status, problem) {
-    super(`${status} ${problem.type}: ${problem.detail}`);
-    Object.assign(this, { name: "Refused", status, type: problem.type });
+  constructor(status, { type = "about:blank", detail = "is this the URL of Tally?" }) {
+    super(`${status} ${type}: ${detail}`);
+    Object.assign(this, { name: "Refused", status, type });
   }
 }
 
@@ -57,13 +58,14 @@ export class Tally {
       let reason;
       try {
         const signal = AbortSignal.timeout(this.#timeout * 1000);
-        const answer = await fetch(this.#url + path, { method, headers, body: body && JSON.stringify(body), signal });
+        const sent = { method, headers, body: body && JSON.stringify(body), signal, redirect: "manual" };
+        const answer = await fetch(this.#url + path, sent); // followed, a redirect would lose the token
         if (answer.ok) return [await answer.json(), answer.headers];
         reason = `${answer.status} ${answer.statusText}`;
         mayHaveCounted ||= UNKNOWN.includes(answer.status);
         if (!AGAIN.includes(answer.status)) {
           // Of an earlier try that may have counted, this answer says nothing.
-          throw mayHaveCounted ? new NotAnswered(key, true, reason) : new Refused(answer.status, await answer.json());
+          throw mayHaveCounted ? new NotAnswered(key, true, reason) : await refused(answer);
         }
         wait = Math.max(wait, Number(answer.headers.get("Retry-After")) || 0);
       } catch (error) {
@@ -75,6 +77,11 @@ export class Tally {
       await new Promise((resume) => setTimeout(resume, wait * 1000));
     }
   }
+}
+
+async function refused(answer) {
+  const isProblem = answer.headers.get("Content-Type")?.startsWith("application/problem+json");
+  return new Refused(answer.status, isProblem ? await answer.json() : {});
 }
 
 function newKey() {

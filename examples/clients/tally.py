@@ -25,7 +25,10 @@ UNKNOWN = {HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.BAD_GATEWAY, HTTPStatus.
 
 
 class Refused(Exception):
-    """The request was not carried out, and would not be the next time: `type` is one of docs/counter/api.md."""
+    """The request was not carried out, and would not be the next time.
+
+    `type` is one of docs/counter/api.md, "about:blank" where the answer is another server's.
+    """
 
     def __init__(self, status: int, kind: str, detail: str) -> None:
         super().__init__(f"{status} {kind}: {detail}")
@@ -101,10 +104,17 @@ class Tally:
                 if answer.status_code not in AGAIN:
                     if may_have_counted:  # by an earlier try, of which this answer says nothing
                         raise NotAnswered(key, may_have_counted=True, reason=reason)
-                    problem = answer.json()
-                    raise Refused(answer.status_code, problem["type"], problem["detail"])
-                wait = max(wait, float(answer.headers.get("Retry-After", 0)))
+                    raise _refused(answer)
+                asked = answer.headers.get("Retry-After", "")
+                wait = max(wait, int(asked) if asked.isdecimal() else 0)  # a proxy may send a date
             if time.monotonic() + wait > end:
                 raise NotAnswered(key, may_have_counted=may_have_counted, reason=reason)
             time.sleep(wait)
             pause = min(2 * pause, 5.0)
+
+
+def _refused(answer: httpx.Response) -> Refused:
+    if answer.headers.get("Content-Type", "").startswith("application/problem+json"):
+        problem = answer.json()
+        return Refused(answer.status_code, problem["type"], problem["detail"])
+    return Refused(answer.status_code, "about:blank", "is this the URL of Tally?")

@@ -152,5 +152,11 @@ async def test_a_client_says_whether_a_hit_without_an_answer_may_have_been_count
         assert await run(folder, language, service.url) == "refused /problems/no-such-counter"
         async with in_front_of(service.port, status(502)) as url:  # and then 404
             assert await run(folder, language, url) == "not answered True"
+        for other in status(404, "Content-Type: text/html\r\n"), status(400), status(308, "Location: /\r\n"):
+            async with in_front_of(service.port, other) as url:
+                assert await run(folder, language, url) == "refused about:blank"
+        date = "Retry-After: Wed, 21 Oct 2015 07:28:00 GMT\r\n"
+        async with in_front_of(service.port, status(503, date)) as url:
+            assert await run(folder, language, url) == "refused /problems/no-such-counter"
         async with in_front_of(service.port, status(503, "Retry-After: 1\r\n")) as url:
             assert await run(folder, language, url, patience=0.2) == "not answered False"
