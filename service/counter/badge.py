@@ -44,7 +44,7 @@ _VERDANA = [
     *(685, 685, 469, 573, 433, 696, 651, 900, 651, 651, 578, 698, 500, 698, 900),
 ]
 _WIDE, _OTHER = 1100, 730
-"""Of East Asian characters, and the mean of Greek and Cyrillic."""
+"""The same of an East Asian character, and of any other: the mean of Greek and Cyrillic ones."""
 
 _BRIGHT = 0.69
 """The brightness from which on shields.io writes in a dark colour."""

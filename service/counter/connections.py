@@ -164,7 +164,7 @@ class LaneConnection:
         self.is_read_only = False
         """Whether the server takes no writes. After a failover another one does, which a new connection may reach."""
         self.times: Times | None = None
-        """Of the last `count` that succeeded."""
+        """When the last `count` that succeeded came to the lock and was committed, in seconds."""
         self.may_have_counted = False
         """Whether it may have counted: it sent the statements, and the server did not refuse them."""
         self.raw = connection

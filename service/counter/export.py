@@ -21,6 +21,8 @@ from service.platform.request_data import MalformedParameter
 
 FORMS = {"csv": "text/csv", "ndjson": "application/x-ndjson"}
 
+COLUMNS = {"receipts": ("receipt", "first", "last", "created"), "history": ("time", "hits")}
+
 PAGE = 1_000
 """Receipts that are read at a time."""
 
@@ -46,7 +48,7 @@ async def receipts(name: str, form: str) -> Response:
             yield [(row.key.hex(), row.first, row.last, queries.in_utc(row.created_at)) for row in rows]
             after = rows[-1].first
 
-    return _stream(found.id, name, "receipts", form, ("receipt", "first", "last", "created"), pages())
+    return _stream(found.id, name, "receipts", form, pages())
 
 
 @blueprint.get("/<name>/history.<form>")
@@ -64,7 +66,7 @@ async def history(name: str, form: str) -> Response:
                 yield [(one.time, one.hits) for one in hits]
             start += SPAN
 
-    return _stream(found.id, name, "history", form, ("time", "hits"), pages())
+    return _stream(found.id, name, "history", form, pages())
 
 
 async def _extent(name: str, form: str) -> queries.Extent:
@@ -78,9 +80,9 @@ async def _extent(name: str, form: str) -> queries.Extent:
     return found
 
 
-def _stream(
-    counter_id: int, name: str, what: str, form: str, columns: tuple[str, ...], pages: AsyncIterator[Rows]
-) -> Response:
+def _stream(counter_id: int, name: str, what: str, form: str, pages: AsyncIterator[Rows]) -> Response:
+    columns = COLUMNS[what]
+
     @stream_with_context
     async def body() -> AsyncIterator[bytes]:
         if form == "csv":

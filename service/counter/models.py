@@ -81,7 +81,7 @@ class ReceiptRead(msgspec.Struct):
 
 
 class Bucket(msgspec.Struct):
-    """The hits of an hour or a day (UTC), which `start` begins."""
+    """The hits of an hour or a day (UTC) that begins at `time`."""
 
     time: datetime
     hits: int
