@@ -92,18 +92,6 @@ def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None, c
     Without `check`, the pool neither pings a connection before use nor rolls it back afterwards, which saves two round
     trips: for callers that end every transaction and cope with lost connections.
     """
-    pool: dict[str, Any] = {"poolclass": NullPool}
-    if pool_size is not None:
-        pool = {
-            "poolclass": AsyncAdaptedQueuePool,
-            "pool_size": pool_size,
-            "max_overflow": 0,
-            "pool_timeout": settings.pool_timeout,
-            # A connection that was idle for as long as the server allows is never used, and one that was cut is found.
-            "pool_recycle": settings.idle_timeout // 2,
-            "pool_pre_ping": check,
-            "pool_reset_on_return": "rollback" if check else None,
-        }
     engine = create_async_engine(
         URL.create(
             driver.URL_SCHEME,
@@ -123,13 +111,29 @@ def create_engine(settings: DatabaseSettings, *, pool_size: int | None = None, c
             # Before SQLAlchemy asks for the sql_mode, which it takes for the session's from then on.
             "init_command": _session(settings),
         },
-        **pool,
+        **_pool(settings, pool_size, check=check),
     )
     run_at_connect(engine.sync_engine, f"SET {NAMES}")
     event.listen(engine.sync_engine, "handle_error", _discard_useless_connection)
     if settings.durability == "strict":
         event.listen(engine.sync_engine, "connect", _refuse_unless_durable)
     return engine
+
+
+def _pool(settings: DatabaseSettings, size: int | None, *, check: bool) -> dict[str, Any]:
+    """Returns the arguments of create_async_engine that are about the pool."""
+    if size is None:
+        return {"poolclass": NullPool}
+    return {
+        "poolclass": AsyncAdaptedQueuePool,
+        "pool_size": size,
+        "max_overflow": 0,
+        "pool_timeout": settings.pool_timeout,
+        # A connection that was idle for as long as the server allows is never used, and one that was cut is found.
+        "pool_recycle": settings.idle_timeout // 2,
+        "pool_pre_ping": check,
+        "pool_reset_on_return": "rollback" if check else None,
+    }
 
 
 @asynccontextmanager
