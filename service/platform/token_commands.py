@@ -46,19 +46,7 @@ def register(app: App) -> None:
         All workers know it a second later. A name is taken for ever, also where its token is revoked.
         Ends with 0, 1 if the name is taken, 2 if an argument is malformed, 69 if the database is away.
         """
-        secret = secrets.token_urlsafe(32)
-        scopes = tuple(sorted({scope for given in scopes for scope in given.split(",")}))
-        line = _line_in_file(app, name, scopes, secret)
-        if print_only:
-            if until is not None:
-                raise click.UsageError("A line of API_TOKENS has no end: leave out --until or --print-only.")
-            _show(secret, f"Add to API_TOKENS or the file of API_TOKENS_FILE, and start the service anew:\n{line}")
-            return
-        if any(token.name == name for token in settings.api_tokens.values()):
-            raise _taken(name, "in API_TOKENS")
-        if len(",".join(scopes)) > LONGEST_SCOPES:
-            raise click.BadParameter(f"all scopes of a token have {LONGEST_SCOPES} characters at the most.")
-        cli.run(_make(settings.database, name, scopes, secret, until))
+        _make_or_print(app, name, scopes, until, print_only=print_only)
 
     @tokens.command("list")
     def list_command() -> None:
@@ -76,6 +64,23 @@ def register(app: App) -> None:
         Ends with 0, also where it was revoked before, 1 if there is none of that name, 69 if the database is away.
         """
         cli.run(_revoke(settings.database, name, settings.api_tokens))
+
+
+def _make_or_print(app: App, name: str, scopes: tuple[str, ...], until: date | None, *, print_only: bool) -> None:
+    settings = app.settings
+    secret = secrets.token_urlsafe(32)
+    scopes = tuple(sorted({scope for given in scopes for scope in given.split(",")}))
+    line = _line_in_file(app, name, scopes, secret)
+    if print_only:
+        if until is not None:
+            raise click.UsageError("A line of API_TOKENS has no end: leave out --until or --print-only.")
+        _show(secret, f"Add to API_TOKENS or the file of API_TOKENS_FILE, and start the service anew:\n{line}")
+        return
+    if any(token.name == name for token in settings.api_tokens.values()):
+        raise _taken(name, "in API_TOKENS")
+    if len(",".join(scopes)) > LONGEST_SCOPES:
+        raise click.BadParameter(f"all scopes of a token have {LONGEST_SCOPES} characters at the most.")
+    cli.run(_make(settings.database, name, scopes, secret, until))
 
 
 def _line_in_file(app: App, name: str, scopes: tuple[str, ...], secret: str) -> str:
