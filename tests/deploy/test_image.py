@@ -195,7 +195,7 @@ def workers_of(image: str, *options: str) -> tuple[int, list[str]]:
         return [json.loads(line)["event"] for line in logs.stderr.splitlines()]
 
     def serving() -> int:
-        return sum("Running on" in event for event in events())
+        return sum("Running on http://0.0.0.0" in event for event in events())
 
     try:
         wait_until(lambda: serving() and serving() == docker("top", name).count("--multiprocessing-fork"))
