@@ -73,8 +73,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Two more processes than processors, since tests wait too; one on a configured server, whose settings they set."""
-    return 1 if configured_server() else (os.cpu_count() or 1) + 2
+    """One more process than processors, since tests wait too; one on a configured server, whose settings they set.
+
+    With two more the processors were never idle, and what waits with a limit waited longer.
+    """
+    return 1 if configured_server() else (os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(optionalhook=True)
