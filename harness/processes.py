@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psutil
 
@@ -140,6 +140,14 @@ def hypercorn(
 def is_ready(server: Hypercorn) -> bool:
     """Whether `/readyz` is answered 200."""
     return is_ok(server.port, "/readyz")
+
+
+@contextmanager
+def ready_hypercorn(environment: Mapping[str, str], log: Path, **named: Any) -> Iterator[Hypercorn]:
+    """Starts Hypercorn as `hypercorn` does, waits until it is ready, and stops it at the end."""
+    with hypercorn(environment, log, **named) as server:
+        wait_until(lambda: is_ready(server), process=server.process, log=log)
+        yield server
 
 
 def is_ok(port: int, path: str) -> bool:

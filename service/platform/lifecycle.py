@@ -168,8 +168,10 @@ async def _listen(
     If one cannot, has all workers leave.
     """
     await may_listen.wait()
+    if leaving.is_set():
+        return
     try:
-        for server in [] if leaving.is_set() else servers:
+        for server in servers:
             await server.start_serving()
     except OSError:
         log.exception("this worker cannot listen, and leaves")

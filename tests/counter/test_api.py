@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from harness.databases import Database, DatabaseServer, new_database
-from harness.processes import Hypercorn, hypercorn, is_ready, wait_until
+from harness.processes import Hypercorn, hypercorn, is_ready, ready_hypercorn, wait_until
 from service.counter.batch import receipt_key
 from tests.conftest import SECRET_KEY, MakeTables
 from tests.counter.audit import audit
@@ -34,8 +34,7 @@ def service(
 ) -> Iterator[Hypercorn]:
     log = tmp_path_factory.mktemp("api") / "log"
     own = {"SECRET_KEY": SECRET_KEY, "API_TOKENS_REQUIRED": "false"}
-    with hypercorn({**plain_environment, **books.environment, **own}, log) as service:
-        wait_until(lambda: is_ready(service), log=log)
+    with ready_hypercorn({**plain_environment, **books.environment, **own}, log) as service:
         yield service
     assert [line for line in log.read_text().splitlines() if "Traceback" in line] == []
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from harness.databases import Database
-from harness.processes import Hypercorn, hypercorn, is_ready, wait_until
+from harness.processes import Hypercorn, ready_hypercorn
 from service.platform.token_file import line_of
 from tests.conftest import SECRET_KEY
 from tests.counter.test_api import books, problem
@@ -36,8 +36,7 @@ def service(
     log: Path = tmp_path_factory.mktemp("access") / "log"
     tokens = ";".join(line_of(name, scopes, f"of {name}") for name, scopes in TOKENS.items())
     own = {"SECRET_KEY": SECRET_KEY, "API_TOKENS": tokens, "BOT_FILTER": "true", "EVENT_HEARTBEAT": "0.2"}
-    with hypercorn({**plain_environment, **books.environment, **own}, log, workers=1) as service:
-        wait_until(lambda: is_ready(service), log=log)
+    with ready_hypercorn({**plain_environment, **books.environment, **own}, log, workers=1) as service:
         for name in NAMES:
             made = ask(
                 service, "owner", "PUT", f"/{name}", json={"private": name.endswith("cret"), "image_hits": 9_999}

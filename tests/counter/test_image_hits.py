@@ -20,7 +20,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from harness.databases import Database
 from harness.nginx import nginx
-from harness.processes import Hypercorn, free_port, hypercorn, is_ready, wait_until
+from harness.processes import Hypercorn, free_port, ready_hypercorn, wait_until
 from service.counter import views
 from service.counter.access import publishable
 from service.counter.options import FRESH
@@ -66,8 +66,7 @@ def service(
         "CORS_ORIGINS": origin,
         "BOT_FILTER": "true",
     }
-    with hypercorn({**plain_environment, **books.environment, **own}, log, workers=1) as service:
-        wait_until(lambda: is_ready(service), log=log)
+    with ready_hypercorn({**plain_environment, **books.environment, **own}, log, workers=1) as service:
         yield service
     assert "Traceback" not in log.read_text()
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from harness.databases import Database
-from harness.processes import Hypercorn, hypercorn, is_ready, wait_until
+from harness.processes import Hypercorn, ready_hypercorn, wait_until
 from service.counter.errors import NoSuchCounter, TooManyWatchers
 from service.counter.watching import NOTHING, Reading, Watching
 from service.platform.event_stream import BATCH
@@ -43,8 +43,7 @@ def service(
         "MAX_WATCHERS": str(LARGEST),
         "DB_POOL_TIMEOUT": "1",
     }
-    with hypercorn({**plain_environment, **shared.environment, **own}, log, workers=1) as running:
-        wait_until(lambda: is_ready(running), log=log)
+    with ready_hypercorn({**plain_environment, **shared.environment, **own}, log, workers=1) as running:
         yield running
     assert "Traceback" not in log.read_text()
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from harness.databases import Database, DatabaseServer, new_database
-from harness.processes import Hypercorn, hypercorn, is_ready, wait_until
+from harness.processes import Hypercorn, is_ready, ready_hypercorn, wait_until
 from service.platform.settings import ROOT
 from tests.conftest import SECRET_KEY, MakeTables
 from tests.platform.test_requests import raw
@@ -31,8 +31,7 @@ def service(
         make_tables(database)
         environment = {**plain_environment, **database.environment, "SECRET_KEY": SECRET_KEY, "APP_VERSION": "1.2"}
         log = tmp_path_factory.mktemp("service") / "log"
-        with hypercorn(environment, log, app="tests.platform.probe:app", workers=1) as running:
-            wait_until(lambda: is_ready(running), process=running.process, log=log)
+        with ready_hypercorn(environment, log, app="tests.platform.probe:app", workers=1) as running:
             yield running, database
 
 
