@@ -1,8 +1,9 @@
 """On PYTHONPATH of `./run test`: makes the start of each process that imports our code cheap, and measures coverage.
 
 The libraries that our code imports come first, without the garbage collector, which takes a fifth of the time of an
-import and finds nothing. Then coverage starts, if COVERAGE_AT_IMPORT names its configuration. Its own start is at once,
-and makes a process import half as fast again (Python 3.11): it looks at each file, even in Locust and pip.
+import and finds nothing, and without those that production has not. Then coverage starts, if COVERAGE_AT_IMPORT names
+its configuration. Its own start is at once, and makes a process import half as fast again (Python 3.11): it looks at
+each file, even in Locust and pip.
 """
 
 import gc
@@ -17,6 +18,9 @@ from types import ModuleType
 OURS = "service", "migrations", "alembic"
 """With the first of these it happens. Alembic runs migrations/env.py without importing it."""
 
+NOT_IN_PRODUCTION = "pygments", "rich"
+"""Libraries of the tools, which Mako and structlog import where they are."""
+
 LIBRARIES = "quart", "sqlalchemy.ext.asyncio", "sqlalchemy.dialects.mysql", "aiomysql", "alembic.config", "structlog"
 
 
@@ -28,8 +32,10 @@ class _Start:
     ) -> ModuleSpec | None:
         if name in OURS:
             sys.meta_path.remove(self)
+            if "pytest" not in sys.modules:
+                sys.modules.update(dict.fromkeys(NOT_IN_PRODUCTION))  # importing them is an error
             _import_libraries(name)
-            if "COVERAGE_AT_IMPORT" in os.environ:
+            if os.environ.get("COVERAGE_AT_IMPORT"):
                 _measure()
         return None
 

@@ -28,6 +28,7 @@ def bench(*options: str, **environment: str) -> "subprocess.CompletedProcess[str
 
 
 @pytest.mark.compose
+@pytest.mark.rehearsal
 def test_the_stack_is_measured_beside_one_replica_that_is_asked_directly() -> None:
     brief = ["--rounds", "1", "--seconds", "1", "--connections", "128", "--despite-noise"]
     ended = bench(*brief, "--only", DIRECT, AT_NGINX, PORT_ALONE)

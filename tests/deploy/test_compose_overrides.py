@@ -2,8 +2,12 @@
 
 import json
 import socket
+import subprocess
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 from string import Template
 
@@ -82,6 +86,7 @@ def test_a_missing_setting_of_ones_own_mysql_is_named(name: str, stack: Stack) -
     assert ".quartenv.example" in ended.stderr
 
 
+@pytest.mark.rehearsal
 def test_development_reloads_what_changes_and_runs_the_tests_inside(own: Stack) -> None:
     stack = own.over("deploy/compose.dev.yml")
     stack.up("--build")
@@ -103,21 +108,6 @@ def _text(stack: Stack) -> str:
         return ""
 
 
-def test_settings_are_taken_from_quartenv_and_the_environment_but_what_the_bundle_decides(own: Stack) -> None:
-    (own.directory / ".quartenv").write_text(
-        "WORKERS=3\nLOG_LEVEL=DEBUG\nDB_HOST=elsewhere\nDB_PASSWORD=wrong\nMYSQL_ROOT_PASSWORD=unneeded\nSECRET_KEY=short\n"
-    )
-    stack = own.over(WEB_REPLICAS="1", MAX_BODY_SIZE="2048")
-    stack.up("--build")
-    (web,) = stack.containers("web")
-    assert docker("top", web).count("--multiprocessing-fork") == 3
-    assert '"level": "debug"' in logged(web)
-    assert "unneeded" not in json.dumps(inspect(web))
-    assert httpx.post(stack.url, content=b"b" * 2049).status_code == 413
-    assert httpx.post(stack.url, content=b"b" * 2048).status_code != 413
-    assert stack.compose("exec", "web", "printenv", "DB_HOST").stdout == "mysql\n"
-
-
 def said_by(container: str) -> list[str]:
     """Returns the lines of its log that are no JSON."""
     return [line for line in logged(container).splitlines() if not line.startswith("{")]
@@ -127,38 +117,85 @@ UPLOAD = 100_000_000
 """Bytes; more than the memory that an ordinary container has for files."""
 
 
-def test_a_clone_that_nobody_else_may_read_says_a_port_in_use_and_then_serves_large_uploads(own: Stack) -> None:
-    for path in (own.directory, *own.directory.rglob("*")):
-        path.chmod(path.stat().st_mode & 0o700)
-    (own.directory / ".quartenv").write_text("WORKERS=1\nBODY_TIMEOUT=25\n")
-    stack = own.over("tests/deploy/probe.yml", WEB_REPLICAS="1", MAX_BODY_SIZE=str(UPLOAD))
-    for name in "tests/__init__.py", "tests/platform/__init__.py", "tests/platform/probe.py":
-        (stack.directory / name).chmod(0o644)  # which are mounted, for this test alone
-    for name in "tests", "tests/platform", ".":
-        (stack.directory / name).chmod(0o755)
+@dataclass(frozen=True)
+class Cloned:
+    """A stack of a clone that nobody else may read, and what the first `up` said, whose port was in use."""
 
-    with socket.create_server(("127.0.0.1", stack.port)):
-        ended = stack.compose("up", "--detach", "--build", check=False)
-    assert ended.returncode != 0
-    assert "address already in use" in ended.stderr
-    assert inspect(stack.containers("mysql")[0])["State"]["Status"] == "created", "a database was made"
+    stack: Stack
+    refused: "subprocess.CompletedProcess[str]"
+    database: str
+    """The state of the database's container after that."""
 
-    stack.up()
-    assert stack.mysql("SELECT @@max_connections") == [["300"]], "MySQL has not read its configuration"
-    assert f'"event":"it answers on {stack.url}"' in logged(stack.containers("nginx")[0])
-    assert said_by(stack.containers("nginx")[0]) == []
-    database = [json.loads(line) for line in logged(stack.containers("mysql")[0]).splitlines() if line.startswith("{")]
+
+@pytest.fixture(scope="module")
+def cloned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloned]:
+    with new_stack(tmp_path_factory.mktemp("cloned") / "tally") as own:
+        for path in (own.directory, *own.directory.rglob("*")):
+            path.chmod(path.stat().st_mode & 0o700)
+        (own.directory / ".quartenv").write_text(
+            "WORKERS=3\nLOG_LEVEL=DEBUG\nBODY_TIMEOUT=25\nDB_HOST=elsewhere\nDB_PASSWORD=wrong\n"
+            "MYSQL_ROOT_PASSWORD=unneeded\nSECRET_KEY=short\n"
+        )
+        stack = own.over("tests/deploy/probe.yml", WEB_REPLICAS="1", MAX_BODY_SIZE=str(UPLOAD))
+        for name in "tests/__init__.py", "tests/platform/__init__.py", "tests/platform/probe.py":
+            (stack.directory / name).chmod(0o644)  # which are mounted, for these tests alone
+        for name in "tests", "tests/platform", ".":
+            (stack.directory / name).chmod(0o755)
+        with socket.create_server(("127.0.0.1", stack.port)):
+            refused = stack.compose("up", "--detach", "--build", check=False)
+        database = inspect(stack.containers("mysql")[0])["State"]["Status"]
+        stack.up()
+        yield Cloned(stack, refused, database)
+
+
+def test_a_port_in_use_is_said_before_a_database_is_made(cloned: Cloned) -> None:
+    assert cloned.refused.returncode != 0
+    assert "address already in use" in cloned.refused.stderr
+    assert cloned.database == "created"
+
+
+def test_settings_are_taken_from_quartenv_and_the_environment_but_what_the_bundle_decides(cloned: Cloned) -> None:
+    (web,) = cloned.stack.containers("web")
+    assert docker("top", web).count("--multiprocessing-fork") == 3
+    assert '"level": "debug"' in logged(web)
+    assert "unneeded" not in json.dumps(inspect(web))
+    assert cloned.stack.compose("exec", "web", "printenv", "DB_HOST").stdout == "mysql\n"
+
+
+def test_all_parts_log_json_and_a_clone_that_nobody_else_may_read_has_its_configuration(cloned: Cloned) -> None:
+    (nginx,), (mysql,) = cloned.stack.containers("nginx"), cloned.stack.containers("mysql")
+    assert cloned.stack.mysql("SELECT @@max_connections") == [["300"]], "MySQL has not read its configuration"
+    assert f'"event":"it answers on {cloned.stack.url}"' in logged(nginx)
+    assert said_by(nginx) == []
+    database = [json.loads(line) for line in logged(mysql).splitlines() if line.startswith("{")]
     assert any(line["label"] == "System" for line in database)
     warnings = [line for line in database if line["label"] == "Warning"]
     assert [line for line in warnings if line["err_code"] != 13501] == []  # it loads no plugin while it makes its files
+
+
+def test_large_uploads_and_streams_come_through(cloned: Cloned) -> None:
+    stack = cloned.stack
     body = (b"x" * 1_000_000 for _ in range(UPLOAD // 1_000_000))
     answer = httpx.post(f"{stack.url}/probe/parts", content=body, timeout=60)
     assert (answer.status_code, answer.text) == (200, str(UPLOAD))
+    assert _status_of_an_upload(stack, UPLOAD + 1) == 413
     events = httpx.get(f"{stack.url}/probe/quiet", headers={"Accept": "text/event-stream"})
     assert events.text == "data: begin\n\ndata: end\n\n"
     _, connection, answered = handshake(stack.port, "/probe/websocket")
     connection.close()
     assert isinstance(answered, AcceptConnection)
-    (web,) = stack.containers("web")
+
+
+def _status_of_an_upload(stack: Stack, size: int) -> int:
+    """Returns the status of the answer to a request that says its size, and whose body is not sent."""
+    with closing(HTTPConnection("127.0.0.1", stack.port, timeout=10)) as connection:
+        connection.putrequest("POST", "/probe/parts")
+        connection.putheader("Content-Length", str(size))
+        connection.endheaders()
+        return connection.getresponse().status
+
+
+def test_the_health_check_says_the_version(cloned: Cloned) -> None:
+    (web,) = cloned.stack.containers("web")
     check = inspect(web)["Config"]["Healthcheck"]["Test"][1:]
     assert docker("exec", web, *check) == "ready, version 0.1.0\n"

@@ -10,7 +10,8 @@ from alembic.script import ScriptDirectory
 
 from harness.databases import Database
 from service.platform.settings import ROOT
-from tests.migrations.test_migrations import Environment, alembic, schema
+from tests.migrations.revisions import one_alembic
+from tests.migrations.test_migrations import Environment, schema
 
 
 @pytest.mark.any_database
@@ -20,9 +21,10 @@ def test_each_downgrade_takes_back_its_own_revision_and_no_more(
     walked = ScriptDirectory.from_config(Config(ROOT / "alembic.ini")).walk_revisions()
     revisions = ["base", *reversed([revision.revision for revision in walked])]
     going_up = {"base": schema(empty_database)}
-    for revision in revisions[1:]:
-        assert alembic(environment, "upgrade", revision).returncode == 0
-        going_up[revision] = schema(empty_database)
-    for revision in reversed(revisions[:-1]):
-        assert alembic(environment, "downgrade", revision).returncode == 0
-        assert schema(empty_database) == going_up[revision]
+    with one_alembic(environment) as alembic:
+        for revision in revisions[1:]:
+            alembic("upgrade", revision)
+            going_up[revision] = schema(empty_database)
+        for revision in reversed(revisions[:-1]):
+            alembic("downgrade", revision)
+            assert schema(empty_database) == going_up[revision]
