@@ -114,11 +114,11 @@ class Stack:
 
     def remove_beside(self, name: str) -> None:
         """Removes the containers, networks and volumes of another project of this folder."""
-        replace(self, project=name).compose("down", "--volumes", "--timeout", "10")
+        replace(self, project=name).compose("down", "--volumes", "--timeout", "0")
 
     def remove(self) -> None:
         """Removes the project's containers, networks, volumes and images."""
-        self.compose("down", "--volumes", "--remove-orphans", "--timeout", "10", check=False)
+        self.compose("down", "--volumes", "--remove-orphans", "--timeout", "0", check=False)
         name = self.environment["IMAGE_NAME"]
         for image in docker("images", "--format", "{{.Repository}}:{{.Tag}}", check=False).split():
             if image.startswith(name):

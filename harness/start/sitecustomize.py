@@ -33,7 +33,8 @@ class _Start:
         if name in OURS:
             sys.meta_path.remove(self)
             if "pytest" not in sys.modules:
-                sys.modules.update(dict.fromkeys(NOT_IN_PRODUCTION))  # importing them is an error
+                for library in NOT_IN_PRODUCTION:
+                    sys.modules[library] = None  # type: ignore[assignment]  # importing it is an error
             _import_libraries(name)
             if os.environ.get("COVERAGE_AT_IMPORT"):
                 _measure()

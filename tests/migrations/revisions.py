@@ -57,13 +57,14 @@ def one_alembic(environment: dict[str, str]) -> Iterator[Callable[..., str]]:
     """
     command, pipe = [sys.executable, "-c", EACH_LINE], subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, text=True) as process:
-        assert process.stdin
-        assert process.stdout
+        given, printed = process.stdin, process.stdout
+        assert given
+        assert printed
 
         def run(*arguments: str) -> str:
-            print(*arguments, file=process.stdin, flush=True)
+            print(*arguments, file=given, flush=True)
             lines = []
-            while (line := process.stdout.readline()) != "\n":
+            while (line := printed.readline()) != "\n":
                 assert line, f"alembic {' '.join(arguments)} failed"
                 lines.append(line)
             return "".join(lines)
