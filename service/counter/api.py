@@ -71,7 +71,7 @@ async def hit(name: str) -> Response:
     if key is not None and token is not None:
         key = f"{token.name}\n{key}"  # which no key without a token can be: none has a line break
     lanes = current_app.extensions["lanes"]
-    create = lanes.settings.auto_create
+    create = lanes.settings.auto_create and not is_published
     receipt = await lanes.hit(check_name(name), new.amount, key, create=create)
     if prefers(TEXT) == TEXT:
         response = text(receipt.last)

@@ -65,6 +65,7 @@ def service(
         "API_TOKENS": ";".join(line_of(one, scopes, f"of-{one}") for one, scopes in tokens.items()),
         "CORS_ORIGINS": origin,
         "BOT_FILTER": "true",
+        "COUNTERS_AUTO_CREATE": "true",
     }
     with ready_hypercorn({**plain_environment, **books.environment, **own}, log, workers=1) as service:
         yield service
@@ -243,6 +244,18 @@ def test_a_publishable_token_counts_one_on_its_counter_and_does_nothing_else(cli
     )
     refused = client.post(f"{path}/hits", headers={**agent, "Idempotency-Key": "k"})
     assert problem(refused) == (422, "visitors-have-a-key")
+
+
+def test_neither_a_publishable_token_nor_an_image_makes_a_deleted_counter_again(
+    client: httpx.Client, name: str
+) -> None:
+    path = make(client, f"{name}-2", image_hits=100)
+    assert client.post(f"{path}/hits", headers=bearer("other")).json()["number"] == 1
+    assert number_on(client.get(f"{path}/hit.svg")) == 2
+    client.delete(path, headers=bearer("owner"))
+    assert problem(client.post(f"{path}/hits", headers=bearer("other"))) == (404, "no-such-counter")
+    assert problem(client.get(f"{path}/hit.svg")) == (404, "no-such-counter")
+    assert client.post(f"{path}/hits", headers=bearer("owner")).json()["number"] == 1  # who may count makes it
 
 
 @pytest.mark.browser
