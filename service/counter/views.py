@@ -8,7 +8,7 @@ import functools
 import hashlib
 import re
 from datetime import UTC, datetime
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any
 
 from quart import current_app, request
@@ -55,12 +55,17 @@ def _agent() -> str:
 
 
 def _network(address: str) -> str:
-    """Returns the address, of an IPv6 one the first 64 bits: browsers change the rest within a day."""
+    """Returns the address, of an IPv6 one the first 64 bits: browsers change the rest within a day.
+
+    An IPv4 address that is written as an IPv6 one (`::ffff:192.0.2.1`), as sockets for both have it, is an IPv4 one.
+    """
     try:
-        version = ip_address(address).version
+        found = ip_address(address)
     except ValueError:  # a Unix socket's peer has none
         return address
-    return address if version == 4 else str(ip_network(f"{address}/64", strict=False))
+    if isinstance(found, IPv4Address):
+        return address
+    return str(found.ipv4_mapped or ip_network(f"{address}/64", strict=False))
 
 
 @functools.lru_cache(1_000)

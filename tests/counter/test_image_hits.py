@@ -168,9 +168,11 @@ def test_a_visitor_counts_once_a_day_where_the_owner_wants_that(client: httpx.Cl
     assert (number_on(again), again.headers["idempotent-replayed"]) == (4, "true")
     assert number_on(seen_by("2001:db8:0:1::1")) == 5
     assert number_on(seen_by("no address \xe9")) == 6
+    # As a socket for IPv6 and IPv4 writes an IPv4 address: of no other, and the same as written otherwise.
+    assert [number_on(seen_by(f"::ffff:192.0.2.{last}")) for last in (1, 2, 9)] == [1, 2, 7]
     other = make(client, image_hits=100, views="visitors")
     assert number_on(client.get(f"{other}/hit.svg", headers={"X-Forwarded-For": "192.0.2.1"})) == 1
-    assert audit(books, path[1:]) == 6
+    assert audit(books, path[1:]) == 7
 
 
 async def test_a_visitor_has_another_key_the_next_day(monkeypatch: pytest.MonkeyPatch) -> None:
