@@ -23,18 +23,18 @@ EVERY = ("",)
 async def readable(name: str) -> Counter:
     """Returns the counter. Raises MalformedName and NoSuchCounter."""
     found = await queries.read(check_name(name))
+    await check(name, is_private=found is None or found.private)
     if found is None:
         raise NoSuchCounter
-    await check(name, is_private=found.private)
     return found
 
 
 async def readable_id(name: str) -> int:
     """Returns the counter's id. Raises as `readable` does."""
     found = await queries.find(check_name(name))
+    await check(name, is_private=found is None or found.is_private)
     if found is None:
         raise NoSuchCounter
-    await check(name, is_private=found.is_private)
     return int(found.id)
 
 
@@ -64,6 +64,7 @@ async def check(name: str, *, is_private: bool) -> None:
     """Raises NoSuchCounter if the counter is not for the one who asks, also where the token is not valid.
 
     For a counter that is there for everybody no token is looked up, and a 401 would say that there is a private one.
+    One that is not there is checked as a private one, or the time, or a 503 where the tokens cannot be read, would.
     """
     if not is_private:
         return

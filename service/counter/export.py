@@ -74,9 +74,9 @@ async def _extent(name: str, form: str) -> queries.Extent:
     if form not in FORMS:
         raise MalformedParameter("An export is .csv or .ndjson.")
     found = await queries.extent(name)
+    await access.check(name, is_private=found is None or found.is_private)
     if found is None:
         raise NoSuchCounter
-    await access.check(name, is_private=found.is_private)
     return found
 
 

@@ -208,7 +208,11 @@ async def events(name: str) -> Response:
     watching: Watching = app.extensions["watching"]
     with watching.admit() as watcher:
         seen = _seen()
-        first = await watching.first(name, seen)
+        try:
+            first = await watching.first(name, seen)
+        except NoSuchCounter:
+            await access.check(name, is_private=True)
+            raise
         await access.check(name, is_private=first.is_private)
         if first.value < seen:
             seen = NOTHING  # it was of another counter of the name, or before a backup was restored

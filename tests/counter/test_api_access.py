@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from harness.databases import Database
-from harness.processes import Hypercorn, ready_hypercorn
+from harness.processes import Hypercorn, ready_hypercorn, wait_until
 from service.platform.token_file import line_of
 from tests.conftest import SECRET_KEY
 from tests.counter.test_api import books, problem
@@ -85,6 +85,20 @@ def test_no_shared_cache_may_keep_a_private_counters_badge(service: Hypercorn) -
         for form in "svg", "json":
             answer = ask(service, "owner", "GET", f"/{name}/badge.{form}?cacheSeconds=9")
             assert answer.headers["cache-control"] == f"{who}, max-age=9"
+
+
+def test_a_private_counter_looks_as_none_also_where_the_tokens_cannot_be_read(
+    service: Hypercorn, books: Database
+) -> None:
+    books.execute("RENAME TABLE api_token TO elsewhere")
+    try:
+        wait_until(lambda: ask(service, "nobody", "GET", "/zecret").status_code == 503)
+        for path in [*READS, "/events"]:
+            for name in "zecret", "none":
+                assert problem(ask(service, "nobody", "GET", f"/{name}{path}")) == (503, "unavailable"), path
+    finally:
+        books.execute("RENAME TABLE elsewhere TO api_token")
+    wait_until(lambda: ask(service, "nobody", "GET", "/zecret").status_code == 404)
 
 
 @pytest.mark.parametrize("token", [*TOKENS, "nobody", None])
