@@ -35,11 +35,16 @@ blueprint = Blueprint("watching", __name__, url_prefix="/counters")
 
 
 class Reading(NamedTuple):
-    """A counter as the database had it."""
+    """A counter as the database had it; `read_at` is when it was asked, by the event loop's clock."""
 
     id: int
     value: int
     is_private: bool
+    read_at: float
+
+    def is_of_another(self, other: "Reading") -> bool:
+        """Whether one is of a counter that was made in the other's place, or made private or open."""
+        return (self.id, self.is_private) != (other.id, other.is_private)
 
 
 @dataclass(eq=False)
@@ -79,13 +84,16 @@ class Watching:
             raise
 
     async def first(self, name: str, seen: int) -> Reading:
-        """Returns the counter as it was read last, at most an interval ago, or now if more was seen of it.
+        """Returns the counter as it was read last, if that was an interval ago at most, or now if more was seen of it.
 
-        Whoever asks meanwhile shares the query. Raises NoSuchCounter, Unavailable.
+        A private one is read now, so that how long it takes does not say that it is watched. Whoever asks meanwhile
+        shares the query. Raises NoSuchCounter, Unavailable.
         """
         watched = self._watched.get(name)
-        if watched is not None and watched.newest is not None and watched.newest.value >= seen:
-            return watched.newest
+        known = None if watched is None else watched.newest
+        oldest = asyncio.get_running_loop().time() - self._interval
+        if known is not None and not known.is_private and known.value >= seen and known.read_at >= oldest:
+            return known
         if name not in self._asked:
             self._asked[name] = asyncio.get_running_loop().create_future()
             self._wake.set()
@@ -100,8 +108,13 @@ class Watching:
     def watch(
         self, name: str, first: Reading, seen: int, changed: asyncio.Event, lasts: float = math.inf
     ) -> Iterator[NextEvent]:
-        """Lends a function that waits for the next value of the counter that is above `seen`, for `lasts` seconds."""
+        """Lends a function that waits for the next value of the counter that is above `seen`, for `lasts` seconds.
+
+        A stream may begin long after its `first`: where that is no longer so, the counter that was asked for is over.
+        """
         watched = self._watched.setdefault(name, _Watched(first))
+        if watched.newest is not None and watched.newest.is_of_another(first):
+            watched = _Watched(None)
         changed.set()
         watched.watchers.add(changed)
         self._wake.set()
@@ -156,6 +169,7 @@ class Watching:
                 due = loop.time() + self._interval
 
     async def _read(self, names: Iterable[str]) -> dict[str, Reading] | Exception:
+        now = asyncio.get_running_loop().time()
         try:
             rows = await queries.values_of(names)
         except (Unavailable, OutcomeUnknown) as error:
@@ -167,7 +181,7 @@ class Watching:
             log.exception("what is watched cannot be read")
             return error
         self._is_failing = False
-        return {row.name: Reading(row.id, row.value, row.is_private) for row in rows}
+        return {row.name: Reading(row.id, row.value, row.is_private, now) for row in rows}
 
     def _take(self, names: Iterable[str], found: dict[str, Reading]) -> list[asyncio.Event]:
         """Takes what was found, and returns the watchers of what is new."""
@@ -177,12 +191,12 @@ class Watching:
             if watched is None or watched.newest is None:
                 continue
             former = watched.newest
-            if newest is None or newest.value < former.value or newest._replace(value=former.value) != former:
+            if newest is None or newest.value < former.value or newest.is_of_another(former):
                 # It was deleted, and perhaps made again, or made private, or a backup was restored.
                 newest = None
                 del self._watched[name]
-            if newest != former:
-                watched.newest = newest
+            watched.newest = newest
+            if newest is None or newest.value != former.value:
                 watchers += watched.watchers
         return watchers
 
