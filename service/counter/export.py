@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from quart import Blueprint, Response, stream_with_context
+from quart import Blueprint, Response, request, stream_with_context
 
 from service.counter import access, queries
 from service.counter.errors import NoSuchCounter
@@ -31,6 +31,11 @@ SPAN = timedelta(days=31)
 
 Rows = list[tuple[Any, ...]]
 
+
+class _Changed(Exception):
+    """The counter is not what it was when its export began."""
+
+
 log = logging.getLogger(__name__)
 blueprint = Blueprint("export", __name__, url_prefix="/counters")
 
@@ -48,7 +53,7 @@ async def receipts(name: str, form: str) -> Response:
             yield [(row.key.hex(), row.first, row.last, queries.in_utc(row.created_at)) for row in rows]
             after = rows[-1].first
 
-    return _stream(found.id, name, "receipts", form, pages())
+    return _stream(found, name, "receipts", form, pages())
 
 
 @blueprint.get("/<name>/history.<form>")
@@ -59,14 +64,14 @@ async def history(name: str, form: str) -> Response:
     found = await _extent(name, form)
 
     async def pages() -> AsyncIterator[Rows]:
-        start = found.oldest
-        while start is not None and start < found.now:
+        start, newest = found.oldest, found.newest
+        while start is not None and newest is not None and start <= newest:
             hits = await queries.hits_of(found.id, "hour", start, start + SPAN)
             if hits:
                 yield [(one.time, one.hits) for one in hits]
             start += SPAN
 
-    return _stream(found.id, name, "history", form, pages())
+    return _stream(found, name, "history", form, pages())
 
 
 async def _extent(name: str, form: str) -> queries.Extent:
@@ -80,7 +85,7 @@ async def _extent(name: str, form: str) -> queries.Extent:
     return found
 
 
-def _stream(counter_id: int, name: str, what: str, form: str, pages: AsyncIterator[Rows]) -> Response:
+def _stream(found: queries.Extent, name: str, what: str, form: str, pages: AsyncIterator[Rows]) -> Response:
     columns = COLUMNS[what]
 
     @stream_with_context
@@ -88,22 +93,31 @@ def _stream(counter_id: int, name: str, what: str, form: str, pages: AsyncIterat
         if form == "csv":
             yield (",".join(columns) + "\r\n").encode()
         encode: Callable[[Rows], bytes] = _csv if form == "csv" else _ndjson_of(columns)
+        if request.method == "HEAD":
+            return
         try:
             async for rows in pages:
+                await _check_is_same(found, name)
                 yield encode(rows)
-            at_end = await queries.find(name)
-        except (Unavailable, OutcomeUnknown) as error:
+            await _check_is_same(found, name)
+        except (Unavailable, OutcomeUnknown, _Changed) as error:
             log.warning("an export of %s ends before its end: %s", name, error)
             raise TimeoutError from error  # which has the connection closed, so that the client knows
-        if at_end is None or at_end.id != counter_id:
-            log.warning("an export of %s ends before its end: the counter was deleted", name)
-            raise TimeoutError
 
     response = Response(body(), content_type=f"{FORMS[form]}; charset=utf-8")
     response.timeout = None  # nginx ends it where the client takes nothing for 30 s
     response.headers["Cache-Control"] = "no-store"
     response.headers["Content-Disposition"] = f'attachment; filename="{name}-{what}.{form}"'
     return response
+
+
+async def _check_is_same(found: queries.Extent, name: str) -> None:
+    """Raises _Changed where what was read since may be another counter's, or not for the one who asked."""
+    now = await queries.find(name)
+    if now is None or now.id != found.id:
+        raise _Changed("the counter was deleted")
+    if now.is_private != found.is_private:
+        raise _Changed("the counter was made private or open")
 
 
 def _csv(rows: Rows) -> bytes:

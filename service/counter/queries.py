@@ -53,27 +53,24 @@ RECEIPTS = (
     .order_by(receipt.c.first)
     .limit(bindparam("limit"))
 )
-_OLDEST_RECEIPT = (
-    select(receipt.c.created_at)
-    .where(receipt.c.counter_id == counter.c.id)
-    .order_by(receipt.c.created_at)
-    .limit(1)
-    .scalar_subquery()
-)
-_OLDEST_HOUR = (
-    select(history.c.hour)
-    .where(history.c.counter_id == counter.c.id)
-    .order_by(history.c.hour)
-    .limit(1)
-    .scalar_subquery()
-)
+
+
+def _end_of(time: Any, owner: Any, order: Any) -> Any:
+    return select(time).where(owner == counter.c.id).order_by(order).limit(1).scalar_subquery()
+
+
 EXTENT = select(
     counter.c.id,
     counter.c.is_private,
     counter.c.count.label("last"),
-    func.utc_timestamp().label("now"),
-    _OLDEST_RECEIPT.label("oldest_receipt"),
-    _OLDEST_HOUR.label("oldest_hour"),
+    *(
+        _end_of(time, owner, order).label(f"{end}_{name}")
+        for name, time, owner in (
+            ("receipt", receipt.c.created_at, receipt.c.counter_id),
+            ("hour", history.c.hour, history.c.counter_id),
+        )
+        for end, order in (("oldest", time), ("newest", time.desc()))
+    ),
 ).where(counter.c.name == bindparam("name"))
 VALUES = select(counter.c.id, counter.c.name, counter.c.count.label("value"), counter.c.is_private).where(
     counter.c.name.in_(bindparam("names", expanding=True))
@@ -100,13 +97,16 @@ By = Literal["hour", "day"]
 
 
 class Extent(NamedTuple):
-    """How far a counter's receipts and history reach at this moment: `oldest` is the hour of the oldest, if any."""
+    """How far a counter's receipts and history reach at this moment: `oldest` and `newest` are their hours, if any.
+
+    By what is there, and not by the clock, which may have been ahead.
+    """
 
     id: int
     is_private: bool
     last: int
-    now: datetime
     oldest: datetime | None
+    newest: datetime | None
 
 
 _FORMS = {"hour": "%Y-%m-%dT%H:00:00+00:00", "day": "%Y-%m-%dT00:00:00+00:00"}
@@ -192,9 +192,9 @@ async def extent(name: str) -> Extent | None:
         row = (await connection.execute(EXTENT, {"name": name})).one_or_none()
     if row is None:
         return None
-    times = [in_utc(time) for time in (row.oldest_receipt, row.oldest_hour) if time is not None]
-    oldest = min(times).replace(minute=0, second=0, microsecond=0) if times else None
-    return Extent(row.id, row.is_private, row.last, in_utc(row.now), oldest)
+    times = (row.oldest_receipt, row.oldest_hour, row.newest_receipt, row.newest_hour)
+    hours = [in_utc(time).replace(minute=0, second=0, microsecond=0) for time in times if time is not None]
+    return Extent(row.id, row.is_private, row.last, min(hours, default=None), max(hours, default=None))
 
 
 async def receipts_after(counter_id: int, after: int, until: int, limit: int) -> list[Any]:

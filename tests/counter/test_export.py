@@ -3,6 +3,7 @@
 import csv
 import json
 import socket
+import uuid
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -68,7 +69,14 @@ def test_history_is_exported_from_the_first_hit_on_what_is_rolled_up_and_what_is
     hours = [(old, 5), (datetime(2026, 3, 1), 20)]  # noqa: DTZ001  # as the database has it
     for hour, hits in hours:
         books.execute("INSERT INTO history VALUES (%s, %s, %s)", counter_id, hour, hits)
-    expected = [(f"{old:%Y-%m-%dT%H}:00:00Z", 5), ("2026-03-01T00:00:00Z", 3_619), ("2026-03-01T01:00:00Z", 101)]
+    ahead = now + timedelta(days=100)  # the database's clock was ahead, and was set right
+    books.execute("INSERT INTO receipt VALUES (%s, %s, 3701, 3707, %s)", uuid.uuid4().bytes, counter_id, ahead)
+    expected = [
+        (f"{old:%Y-%m-%dT%H}:00:00Z", 5),
+        ("2026-03-01T00:00:00Z", 3_619),
+        ("2026-03-01T01:00:00Z", 101),
+        (f"{ahead:%Y-%m-%dT%H}:00:00Z", 7),
+    ]
     exported = lines(client.get(f"/counters/{name}/history.ndjson"))
     assert [(one["time"], one["hits"]) for one in exported] == expected
     as_csv = client.get(f"/counters/{name}/history.csv").text
@@ -101,6 +109,12 @@ def test_a_client_that_is_slow_or_leaves_costs_no_connection_and_no_further_page
         return rows_read() == seen
 
     before = rows_read()
+    with httpx.Client(base_url=service.url) as client:  # whose connection stays open
+        head = client.head("/counters/many/receipts.csv")
+        assert (head.status_code, head.headers["content-type"]) == (200, "text/csv; charset=utf-8")
+        wait_until(is_quiet)
+        assert rows_read() - before < export.PAGE
+    before = rows_read()
     with socket.create_connection(("127.0.0.1", service.port)) as slow:
         slow.sendall(b"GET /counters/many/receipts.ndjson HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert slow.recv(1_000).startswith(b"HTTP/1.1 200")
@@ -115,7 +129,7 @@ def test_a_client_that_is_slow_or_leaves_costs_no_connection_and_no_further_page
     assert "Traceback" not in service.log.read_text()
 
 
-async def test_an_export_that_loses_the_database_or_its_counter_ends_without_an_end(
+async def test_an_export_that_loses_the_database_or_the_right_to_its_counter_ends_without_an_end(
     database: Database, start: Start, make_app: MakeApp
 ) -> None:
     counter_id = fill(database, "many", MANY)
@@ -126,13 +140,17 @@ async def test_an_export_that_loses_the_database_or_its_counter_ends_without_an_
         def lose_the_database() -> None:
             here.cuts = [Cut("FROM receipt FORCE INDEX")]
 
-        def delete_the_counter() -> None:
+        def make_it_private() -> None:
             here.cuts = []
+            database.execute("UPDATE counter SET is_private = 1 WHERE id = %s", counter_id)
+
+        def delete_the_counter() -> None:
             for table, column in ("receipt", "counter_id"), ("counter", "id"):
                 database.execute(f"DELETE FROM {table} WHERE {column} = %s", counter_id)
 
         async with httpx.AsyncClient() as client:
-            for do in lose_the_database, delete_the_counter:
+            for do in lose_the_database, make_it_private, delete_the_counter:
+                database.execute("UPDATE counter SET is_private = 0 WHERE id = %s", counter_id)
                 with pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"):
                     async with client.stream("GET", f"{service.url}/counters/many/receipts.csv") as answer:
                         lines = answer.aiter_lines()
@@ -140,5 +158,6 @@ async def test_an_export_that_loses_the_database_or_its_counter_ends_without_an_
                         do()
                         async for _ in lines:
                             pass
-    assert "an export of many ends before its end: the counter was deleted" in service.log.read_text()
+    for why in "made private or open", "deleted":
+        assert f"an export of many ends before its end: the counter was {why}" in service.log.read_text()
     assert "Traceback" not in service.log.read_text()
