@@ -1,8 +1,8 @@
 // A client of Tally in one file without dependencies, for browsers and Node.js 20 and newer: copy it.
 // It sends each hit with a key, and again with the same key until its number is known.
 
-const AGAIN = [408, 429, 500, 502, 503, 504];
-const UNKNOWN = [500, 502, 504]; // the request may have been carried out
+// The request was not carried out, and may be another time. After any other 5xx, which a proxy may send, it is open.
+const NOT_YET = [408, 429, 503];
 
 /** The request was not carried out, and would not be the next time: `type` is one of docs/counter/api.md, "about:blank"
  *  where the answer is another server's. */
@@ -62,8 +62,9 @@ export class Tally {
         const answer = await fetch(this.#url + path, sent); // followed, a redirect would lose the token
         if (answer.ok) return [await answer.json(), answer.headers];
         reason = `${answer.status} ${answer.statusText}`;
-        mayHaveCounted ||= UNKNOWN.includes(answer.status);
-        if (!AGAIN.includes(answer.status)) {
+        const isUnknown = answer.status >= 500 && !NOT_YET.includes(answer.status);
+        mayHaveCounted ||= isUnknown;
+        if (!isUnknown && !NOT_YET.includes(answer.status)) {
           // Of an earlier try that may have counted, this answer says nothing.
           throw mayHaveCounted ? new NotAnswered(key, true, reason) : await refused(answer);
         }

@@ -12,16 +12,8 @@ from typing import Any
 
 import httpx
 
-AGAIN = {
-    HTTPStatus.REQUEST_TIMEOUT,
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.INTERNAL_SERVER_ERROR,
-    HTTPStatus.BAD_GATEWAY,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    HTTPStatus.GATEWAY_TIMEOUT,
-}
-UNKNOWN = {HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}
-"""The request may have been carried out."""
+NOT_YET = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
+"""The request was not carried out, and may be another time. After any other 5xx, which a proxy may send, it is open."""
 
 
 class Refused(Exception):
@@ -93,15 +85,16 @@ class Tally:
             wait = pause * random.uniform(0.5, 1.5)  # noqa: S311  # or all clients of a lost replica come at once
             try:
                 answer = self._client.request(method, path, headers=headers, **body)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 reason = f"{type(error).__name__}: {error}"
                 may_have_counted = may_have_counted or not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
             else:
-                if answer.is_success:
+                if answer.is_success and _type(answer) == "application/json":
                     return answer
                 reason = f"{answer.status_code} {answer.reason_phrase}"
-                may_have_counted = may_have_counted or answer.status_code in UNKNOWN
-                if answer.status_code not in AGAIN:
+                is_unknown = answer.is_success or (answer.is_server_error and answer.status_code not in NOT_YET)
+                may_have_counted = may_have_counted or is_unknown
+                if not is_unknown and answer.status_code not in NOT_YET:
                     if may_have_counted:  # by an earlier try, of which this answer says nothing
                         raise NotAnswered(key, may_have_counted=True, reason=reason)
                     raise _refused(answer)
@@ -114,7 +107,12 @@ class Tally:
 
 
 def _refused(answer: httpx.Response) -> Refused:
-    if answer.headers.get("Content-Type", "").startswith("application/problem+json"):
+    if _type(answer) == "application/problem+json":
         problem = answer.json()
         return Refused(answer.status_code, problem["type"], problem["detail"])
     return Refused(answer.status_code, "about:blank", "is this the URL of Tally?")
+
+
+def _type(answer: httpx.Response) -> str:
+    media_type: str = answer.headers.get("Content-Type", "").partition(";")[0].strip()
+    return media_type

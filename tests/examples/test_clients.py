@@ -137,7 +137,7 @@ async def test_a_client_sends_a_hit_until_its_number_is_known_and_it_is_counted_
     database: Database, start: Start, folder: Path
 ) -> None:
     service = start(API_TOKENS_REQUIRED="false", COUNTERS_AUTO_CREATE="true")
-    failures = [status(502), lost, cut, status(504)]
+    failures = [status(502), lost, cut, status(504), status(524), status(200, "Content-Type: text/html\r\n")]
     for number, language in enumerate(("python", "js"), 1):
         async with in_front_of(service.port, *failures) as url:
             assert await run(folder, language, url) == str(number)
@@ -150,8 +150,9 @@ async def test_a_client_says_whether_a_hit_without_an_answer_may_have_been_count
     service = start(API_TOKENS_REQUIRED="false")
     for language in "python", "js":
         assert await run(folder, language, service.url) == "refused /problems/no-such-counter"
-        async with in_front_of(service.port, status(502)) as url:  # and then 404
-            assert await run(folder, language, url) == "not answered True"
+        for unknown in status(502), status(520), status(200):
+            async with in_front_of(service.port, unknown) as url:  # and then 404
+                assert await run(folder, language, url) == "not answered True"
         for other in status(404, "Content-Type: text/html\r\n"), status(400), status(308, "Location: /\r\n"):
             async with in_front_of(service.port, other) as url:
                 assert await run(folder, language, url) == "refused about:blank"
