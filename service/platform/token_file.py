@@ -32,7 +32,8 @@ class Token:
 def parse_tokens(text: str) -> dict[str, Token]:
     """Parses lines of `name scope,scope sha256`; returns the tokens by their SHA-256 in hexadecimal.
 
-    A `;` ends a line too. Raises ValueError, which names the line and holds nothing of it.
+    A `;` ends a line too. A name is one token's, to which its idempotency keys belong. Raises ValueError, which names
+    the line and holds nothing of it.
     """
     tokens: dict[str, Token] = {}
     for number, line in enumerate(map(str.strip, text.replace(";", "\n").splitlines()), 1):
@@ -43,6 +44,8 @@ def parse_tokens(text: str) -> dict[str, Token]:
             raise ValueError(f"API_TOKENS is malformed in line {number}: it must be `name scope,scope sha256`")
         if found["digest"] in tokens:
             raise ValueError(f"API_TOKENS has the token of line {number} twice")
+        if any(token.name == found["name"] for token in tokens.values()):
+            raise ValueError(f"API_TOKENS has the name of line {number} twice: give each token a name of its own")
         tokens[found["digest"]] = Token(found["name"], frozenset(found["scopes"].split(",")))
     return tokens
 

@@ -27,9 +27,10 @@ def test_a_malformed_line_is_named_and_not_shown(line: str) -> None:
     assert line not in str(raised.value)
 
 
-def test_a_token_that_is_there_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match="line 2"):
-        parse_tokens(f"a count {'0' * 64}\nb manage {'0' * 64}")
+def test_a_token_or_a_name_that_is_there_twice_is_refused() -> None:
+    for what, name, digit in ("token", "b", "0"), ("name", "a", "1"):
+        with pytest.raises(ValueError, match=f"{what} of line 2"):
+            parse_tokens(f"a count {'0' * 64}\n{name} manage {digit * 64}")
     assert len(parse_tokens(f"  # who\n a count {'0' * 64} ; b manage,count {'1' * 64};")) == 2
 
 
