@@ -136,6 +136,14 @@ def test_a_counter_that_came_back_with_an_older_backup_stays_live(
     wait_for(browser, "state", "Live")
     hit(page, 1)
     wait_for(browser, "count", "8")
+    button = browser.find_element(By.ID, "pause")  # without a stream, nothing says that it came back
+    button.click()
+    wait_for(browser, "state", "Paused")
+    shared.execute("UPDATE counter SET count = 3 WHERE name = %s", page.rpartition("/")[2])
+    button.click()
+    wait_for(browser, "count", "3")
+    hit(page, 1)
+    wait_for(browser, "count", "4")
 
 
 def test_a_page_can_be_paused(browser: webdriver.Chrome, page: str) -> None:

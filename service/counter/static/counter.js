@@ -11,11 +11,28 @@ let timer = null;
 let wait = 1_000;
 let isOver = false;
 
+function read() {
+  return fetch(location.pathname, { headers: { Accept: "application/json" } }).catch(() => null);
+}
+
 function show(value) {
-  if (value > Number(count.value)) { // the first may be older than the page
+  if (value > Number(count.value)) {
     count.value = value;
     count.innerHTML = value.toLocaleString("en").replaceAll(",", ",<wbr>");
   }
+}
+
+// A stream's first value may be lower than the page's: older, or, since the last stream, the counter was made again or an
+// older backup restored. What is read now is lower in the latter cases alone.
+async function showNewest(value) {
+  const before = Number(count.value);
+  if (value < before) {
+    const answer = await read();
+    if (!answer?.ok) return tryAgainLater();
+    value = (await answer.json()).value;
+    if (value < before) count.value = -1;
+  }
+  show(value);
 }
 
 function close(text) {
@@ -33,12 +50,18 @@ function end() {
 
 // After an answer other than 200, or a counter's end, a browser does not try again by itself.
 async function tryAgain() {
-  const read = await fetch(location.pathname, { headers: { Accept: "application/json" } }).catch(() => null);
-  if (read?.status === 404) {
+  const answer = await read();
+  if (answer?.status === 404) {
     end();
   } else if (source !== null) {
     open();
   }
+}
+
+function tryAgainLater() {
+  clearTimeout(timer);
+  timer = setTimeout(tryAgain, wait * (0.5 + Math.random()));
+  wait = Math.min(2 * wait, LONGEST_WAIT);
 }
 
 function open() {
@@ -48,7 +71,7 @@ function open() {
     wait = 1_000;
     state.textContent = "Live";
   };
-  source.onmessage = (event) => show(JSON.parse(event.data).value);
+  source.onmessage = (event) => showNewest(JSON.parse(event.data).value);
   source.addEventListener("deleted", () => { // perhaps made again, or an older backup restored
     source.close();
     count.value = -1;
@@ -56,10 +79,7 @@ function open() {
   });
   source.onerror = () => {
     state.textContent = "The connection is lost; trying again …";
-    if (source.readyState === EventSource.CLOSED) {
-      timer = setTimeout(tryAgain, wait * (0.5 + Math.random()));
-      wait = Math.min(2 * wait, LONGEST_WAIT);
-    }
+    if (source.readyState === EventSource.CLOSED) tryAgainLater();
   };
 }
 
