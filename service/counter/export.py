@@ -31,11 +31,6 @@ SPAN = timedelta(days=31)
 
 Rows = list[tuple[Any, ...]]
 
-
-class _Changed(Exception):
-    """The counter is not what it was when its export began."""
-
-
 log = logging.getLogger(__name__)
 blueprint = Blueprint("export", __name__, url_prefix="/counters")
 
@@ -97,11 +92,12 @@ def _stream(found: queries.Extent, name: str, what: str, form: str, pages: Async
             return
         try:
             async for rows in pages:
-                await _check_is_same(found, name)
+                await _check_again(found, name)
                 yield encode(rows)
-            await _check_is_same(found, name)
-        except (Unavailable, OutcomeUnknown, _Changed) as error:
-            log.warning("an export of %s ends before its end: %s", name, error)
+            await _check_again(found, name)
+        except (Unavailable, OutcomeUnknown, NoSuchCounter) as error:
+            why = "it was deleted, or may no longer be read" if isinstance(error, NoSuchCounter) else error
+            log.warning("an export of %s ends before its end: %s", name, why)
             raise TimeoutError from error  # which has the connection closed, so that the client knows
 
     response = Response(body(), content_type=f"{FORMS[form]}; charset=utf-8")
@@ -111,13 +107,12 @@ def _stream(found: queries.Extent, name: str, what: str, form: str, pages: Async
     return response
 
 
-async def _check_is_same(found: queries.Extent, name: str) -> None:
-    """Raises _Changed where what was read since may be another counter's, or not for the one who asked."""
+async def _check_again(found: queries.Extent, name: str) -> None:
+    """Raises NoSuchCounter where the counter was deleted since, or is no longer for the one who asks."""
     now = await queries.find(name)
     if now is None or now.id != found.id:
-        raise _Changed("the counter was deleted")
-    if now.is_private != found.is_private:
-        raise _Changed("the counter was made private or open")
+        raise NoSuchCounter
+    await access.check(name, is_private=now.is_private)
 
 
 def _csv(rows: Rows) -> bytes:
