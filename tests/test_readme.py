@@ -57,7 +57,7 @@ RUN_BY = {
         "tests/deploy/test_compose_overrides.py::test_development_reloads_what_changes_and_runs_the_tests_inside"
     ),
     "docker-compose -f docker-compose.prod.yml --profile observability up": (
-        "tests/deploy/test_compose_metrics.py::test_every_query_of_the_dashboards_has_values_under_load"
+        "tests/deploy/test_compose_metrics.py::test_every_query_and_tile_of_the_dashboards_has_a_value_under_load"
     ),
     # --- counter
     "./run install systemd": f"{SYSTEMD}::test_installed_again_it_changes_nothing_and_nobody_else_reads_what_is_secret",
@@ -69,6 +69,9 @@ RUN_BY = {
     "./run load --compare": "tests/loadtests/test_proof.py::test_the_proof_ends_with_a_table_of_ratios_and_a_chart",
     "./run load visitors --headless --users 50 --spawn-rate 50 --hits 20000": (
         "tests/counter/test_native_counter.py::test_a_load_run_ends_with_0"
+    ),
+    "./run load visitors --headless --users 10 --spawn-rate 10 --run-time 5m": (
+        "tests/deploy/test_compose_metrics.py::test_the_readmes_page_dashboard_and_api_move_under_load"
     ),
     "./run new ../my-app": "tests/test_new.py::made",
     "./run new --update ../my-app": UPDATED,

@@ -16,6 +16,7 @@ from typing import TypeVar
 from quart import Response, current_app, request
 
 from service.platform.app import App
+from service.platform.metrics import gauge
 
 RETRY = 1_000, 3_000
 """Milliseconds between which a client's wait lies before it connects again."""
@@ -30,6 +31,8 @@ BATCH, PAUSE = 20, 0.002
 """Streams that go on before other requests have their turn, some 2 ms of work, and for how many seconds."""
 
 _T = TypeVar("_T")
+
+OPEN = gauge("event_streams_open", "Streams of events that clients read.")
 
 log = logging.getLogger(__name__)
 
@@ -124,8 +127,8 @@ async def _nothing() -> AsyncGenerator[bytes]:
 async def _parts(
     source: AbstractContextManager[NextEvent], streams: _Streams, heartbeat: float
 ) -> AsyncGenerator[bytes]:
-    yield _retry(RETRY)
-    with source as next_event:
+    with OPEN.track_inprogress(), source as next_event:
+        yield _retry(RETRY)
         while not streams.leaving.is_set():
             wait = asyncio.timeout(heartbeat)
             try:

@@ -3,13 +3,10 @@
 With SCREENSHOTS=1 they also write docs/counter/images, which the README shows.
 """
 
-import base64
 import math
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
-from typing import Any
 
 import httpx
 import psutil
@@ -21,9 +18,8 @@ from selenium.webdriver.support.wait import WebDriverWait
 from harness.databases import Database
 from harness.nginx import nginx
 from harness.processes import Hypercorn, for_each, free_port, hypercorn, is_ready, wait_until
-from service.platform.settings import ROOT
 from tests.conftest import SECRET_KEY
-from tests.counter.browsers import LIMIT, asked, chromium, said
+from tests.counter.browsers import LIMIT, asked, chromium, said, set_screen, take_screenshot, violations
 from tests.counter.shared import name, shared
 from tests.counter.test_pages import NOW, SCREENS
 
@@ -181,24 +177,6 @@ def test_without_javascript_the_page_is_whole(browser: webdriver.Chrome, page: s
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
-def set_screen(browser: webdriver.Chrome, scheme: str, width: int, height: int) -> None:
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600},
-    )
-    browser.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
-    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-
-
-def violations(browser: webdriver.Chrome) -> list[dict[str, Any]]:
-    """Returns what axe-core finds on the page, all of its rules."""
-    axe = pytest.importorskip("axe_selenium_python", reason="it needs Python 3.12").Axe(browser)
-    axe.inject()
-    found: list[dict[str, Any]] = axe.run()["violations"]
-    return found
-
-
 @pytest.fixture(scope="module")
 def visits(shared: Database) -> str:
     """The path of a counter with a day's hits."""
@@ -225,6 +203,4 @@ def test_axe_finds_no_violation_and_nothing_exceeds_the_screen(
         assert browser.execute_script("return document.documentElement.scrollWidth") == width, path
         assert [one for one in asked(browser) if not one.startswith(f"{url}/")] == []
     said(browser)  # the 404 that was asked for
-    if "SCREENSHOTS" in os.environ:
-        taken = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})["data"]
-        (ROOT / f"docs/counter/images/{screen}.png").write_bytes(base64.b64decode(taken))
+    take_screenshot(browser, screen)

@@ -2,7 +2,9 @@
 
 import json
 import math
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,6 +13,11 @@ import pytest
 from harness.compose import Stack, docker, inspect, logged
 from harness.processes import free_port, wait_until
 from service.platform.settings import ROOT
+
+# --- counter
+from tests.counter.addresses import check_that_they_move
+
+# --- end of counter
 
 pytestmark = pytest.mark.compose
 
@@ -27,6 +34,13 @@ def prometheus(stack: Stack) -> Iterator[str]:
     observed.compose("rm", "--stop", "--force", "--volumes", *BESIDE)
 
 
+# --- counter
+@pytest.mark.browser
+def test_the_readmes_page_dashboard_and_api_move_under_load(prometheus: str, stack: Stack, tmp_path: Path) -> None:
+    check_that_they_move(stack, prometheus, tmp_path / "locust.log")
+
+
+# --- end of counter
 def ask(prometheus: str, query: str) -> dict[str, float]:
     """Returns the query's values by their labels, without those that are no numbers."""
     answer = httpx.get(f"{prometheus}/api/v1/query", params={"query": query}).json()
@@ -43,21 +57,40 @@ def queries() -> list[str]:
     return [target["expr"].replace("$__rate_interval", "1m") for panel in panels for target in panel["targets"]]
 
 
-def test_every_query_of_the_dashboards_has_values_under_load(prometheus: str, stack: Stack) -> None:
+def tiles(prometheus: str) -> dict[str, tuple[str, str]]:
+    """Returns the value of each tile of the page that Prometheus serves, and the points of its line, by its title."""
+    page = httpx.get(f"{prometheus}/consoles/dashboard.html")
+    assert page.status_code == 200, page.text
+    tile = r'<h2><a href="/graph[^"]+">(.+?)</a></h2>\s*<p class="value">(.*?)</p>.*?points="(.*?)"'
+    return {title: (value, points) for title, value, points in re.findall(tile, page.text, re.DOTALL)}
+
+
+def empty_tiles(prometheus: str) -> list[str]:
+    """Returns the titles of those without a value or a line; a new stack has no backup and no certificate."""
+    shown = tiles(prometheus).items()
+    return [
+        title
+        for title, (value, points) in shown
+        if value not in {"never", "no TLS"} and not (value[0].isdigit() and points)
+    ]
+
+
+def test_every_query_and_tile_of_the_dashboards_has_a_value_under_load(prometheus: str, stack: Stack) -> None:
     left = queries()
     assert len(left) > 20
+    assert len(tiles(prometheus)) > 10
 
     def none_is_empty() -> bool:
         nonlocal left
         for _ in range(20):
             stack.status("/")
         left = [query for query in left if not ask(prometheus, query)]
-        return not left
+        return not left and not empty_tiles(prometheus)
 
     try:
         wait_until(none_is_empty, limit=90)
     except AssertionError:
-        pytest.fail(f"empty: {left}")
+        pytest.fail(f"empty: {left + empty_tiles(prometheus)}")
 
 
 def test_it_finds_every_replica_and_all_its_rules_work(prometheus: str, stack: Stack) -> None:

@@ -65,7 +65,9 @@ def test_a_stream_has_its_events_and_a_comment_where_it_is_quiet(service: Hyperc
         assert milliseconds(next(parts)) > 0
         assert [next(parts) for _ in range(2)] == [f"event: probe\nid: {number}\ndata: x" for number in range(2)]
         assert [next(parts) for _ in range(3)] == [":"] * 3
+        assert "\nevent_streams_open 1.0\n" in httpx.get(f"{service.url}/metrics").text
     wait_until(lambda: service.logged("quiet has ended"), limit=5)
+    assert "\nevent_streams_open 0.0\n" in httpx.get(f"{service.url}/metrics").text
 
 
 async def test_a_wait_that_a_heartbeat_ends_already_does_not_keep_the_others_from_their_end() -> None:
