@@ -4,7 +4,6 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -36,8 +35,10 @@ def prometheus(stack: Stack) -> Iterator[str]:
 
 # --- counter
 @pytest.mark.browser
-def test_the_readmes_page_dashboard_and_api_move_under_load(prometheus: str, stack: Stack, tmp_path: Path) -> None:
-    check_that_they_move(stack, prometheus, tmp_path / "locust.log")
+def test_the_readmes_page_dashboard_and_api_move_under_load(
+    prometheus: str, stack: Stack, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    check_that_they_move(stack, prometheus, tmp_path_factory.mktemp("load") / "log")
 
 
 # --- end of counter

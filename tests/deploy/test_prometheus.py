@@ -12,6 +12,9 @@ from tests.test_runbook import RUNBOOK, slugs
 FOLDER = ROOT / "deploy/prometheus"
 ALERTS = (FOLDER / "alerts.yml").read_text()
 
+TILES = re.findall(r'template "tile" \(args (.+)\) }}', (FOLDER / "consoles/dashboard.html").read_text())
+"""The arguments of each tile of the dashboard."""
+
 
 def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs the promtool of the image that the compose file has."""
@@ -43,11 +46,21 @@ def test_each_alert_leads_to_its_entry_of_the_runbook() -> None:
     assert set(linked) <= slugs(RUNBOOK)
 
 
+def test_each_alert_but_the_exporters_own_shows_on_a_tile_that_leads_to_the_same_entry() -> None:
+    entries = dict(re.findall(r"- alert: (\w+)(?:\n.+)+?runbook_url: docs/runbook\.md#(.+)", ALERTS))
+    shown: dict[str, str] = {}
+    for _, _, _, alerts, entry, _ in (re.findall('"(.*?)"', tile) for tile in TILES):
+        shown |= {name: entry for name in entries if alerts and re.fullmatch(alerts, name)}
+        assert bool(alerts) == (entry in entries.values())
+    assert {"ExporterAway": "the-exporter-is-away"} | shown == entries
+
+
 def test_what_rules_alerts_and_dashboards_ask_for_is_documented() -> None:
     documented = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE))
     rules = (FOLDER / "rules.yml").read_text()
     boards = [json.loads(path.read_text()) for path in FOLDER.glob("*.json")]
     asked = [target["expr"] for board in boards for panel in board["panels"] for target in panel.get("targets", [])]
+    asked += [re.findall('"(.*?)"', tile)[2] for tile in TILES]
     # A file's other lines have a key that is no query's.
     asked += re.findall(r"^ ++(?:expr: )?+(?!- |\w+: |#)(.+)$", rules + ALERTS, re.MULTILINE)
     recorded = set(re.findall(r"record: (\S+)", rules))
