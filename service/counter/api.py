@@ -8,8 +8,7 @@ from quart import Blueprint, Response, current_app, request, url_for
 from quart_schema import document_headers, document_querystring, document_request, document_response, security_scheme
 
 from service.counter import access, commands, pages, queries
-from service.counter.batch import Replayed
-from service.counter.errors import NoSuchCounter, NoSuchReceipt, PublishedAmount, VisitorsKey
+from service.counter.errors import CrawlersDoNotCount, NoSuchCounter, NoSuchReceipt, PublishedAmount, VisitorsKey
 from service.counter.models import (
     Counted,
     Counter,
@@ -25,9 +24,10 @@ from service.counter.models import (
 from service.counter.names import check_name
 from service.counter.negotiation import TEXT, prefers, text
 from service.counter.options import options
+from service.counter.replays import say_if_replayed
 from service.counter.span import span
-from service.counter.views import visitor_key
-from service.platform.idempotency import REPLAYED, idempotency_key
+from service.counter.views import is_left_out, visitor_key
+from service.platform.idempotency import idempotency_key
 from service.platform.openapi import API, media_types, problems
 from service.platform.request_data import MalformedParameter, answer, body, query, read_body
 from service.platform.tokens import require_token
@@ -62,6 +62,8 @@ async def hit(name: str) -> Response:
     new = await body(NewHit)
     key = idempotency_key(request.headers)
     if is_published:
+        if is_left_out():
+            raise CrawlersDoNotCount
         if new.amount != 1:
             raise PublishedAmount
         if (await options().of(check_name(name))).views == "visitors":
@@ -77,8 +79,7 @@ async def hit(name: str) -> Response:
         response = text(receipt.last)
     else:
         response = answer(Counted(name, receipt.last, receipt.first, receipt.last, receipt.key.hex()))
-    if isinstance(receipt, Replayed):
-        response.headers[REPLAYED] = "true"
+    say_if_replayed(response, receipt)
     return response
 
 

@@ -53,6 +53,21 @@ class NoSuchReceipt(Problem):
         super().__init__(HTTPStatus.NOT_FOUND, "no-such-receipt", text)
 
 
+class PrefetchRefused(Problem):
+    """A browser fetches ahead what counts when it is loaded."""
+
+    def __init__(self) -> None:
+        text = "This is not to be fetched ahead, since loading it counts."
+        super().__init__(HTTPStatus.FORBIDDEN, "prefetch-refused", text)
+
+
+class CrawlersDoNotCount(Problem):
+    """A crawler runs a page's script that counts."""
+
+    def __init__(self) -> None:
+        super().__init__(HTTPStatus.FORBIDDEN, "crawlers-do-not-count", "Crawlers do not count here.")
+
+
 class ImagesDoNotCount(Problem):
     """The counter's owner has not allowed images that count."""
 

@@ -2,17 +2,15 @@
 
 from quart import Blueprint, Response, current_app, request
 from quart_schema import document_querystring
-from werkzeug.exceptions import ServiceUnavailable
 
 from service.counter import queries
 from service.counter.badges import SVG, BadgeQuery, svg
-from service.counter.batch import Replayed
 from service.counter.errors import NoSuchCounter
 from service.counter.names import check_name
 from service.counter.options import options
-from service.counter.views import is_left_out, is_prefetch, visitor_key
+from service.counter.replays import say_if_replayed
+from service.counter.views import is_left_out, refuse_prefetch, visitor_key
 from service.platform.database import Unavailable
-from service.platform.idempotency import REPLAYED
 from service.platform.openapi import media_types, problems
 from service.platform.problems import Problem
 from service.platform.request_data import query, read_body
@@ -32,8 +30,7 @@ async def hit(name: str) -> Response:
     check_name(name)
     asked = query(BadgeQuery)
     await read_body()
-    if is_prefetch():
-        raise ServiceUnavailable("This image is not to be fetched ahead, since loading it counts.")
+    refuse_prefetch()
     if request.method == "HEAD" or is_left_out():
         await options().with_images(name)
         found = await queries.read(name)
@@ -49,8 +46,7 @@ async def hit(name: str) -> Response:
             minute.images -= 1
             raise
         response = svg(receipt.last, name, asked)
-        if isinstance(receipt, Replayed):
+        if say_if_replayed(response, receipt):
             minute.images -= 1
-            response.headers[REPLAYED] = "true"
     response.headers.update(NEVER_CACHED)
     return response

@@ -1,11 +1,10 @@
 """The page: each visit is counted, and shown its number."""
 
 from quart import Blueprint, Response, current_app, request
-from werkzeug.exceptions import ServiceUnavailable
 
-from service.counter.batch import Replayed
-from service.counter.views import is_left_out, is_prefetch
-from service.platform.idempotency import REPLAYED, idempotency_key
+from service.counter.replays import say_if_replayed
+from service.counter.views import is_left_out, refuse_prefetch
+from service.platform.idempotency import idempotency_key
 from service.platform.request_data import read_body
 
 COUNTER = "page"
@@ -22,15 +21,12 @@ async def hit() -> Response:
     """
     if request.method == "HEAD" or is_left_out():
         return _page("")
-    if is_prefetch():
-        # A browser shows a prefetched 2xx without another request, and the visit would not be counted.
-        raise ServiceUnavailable("This page is not to be fetched ahead, since loading it counts.")
+    refuse_prefetch()
     key = idempotency_key(request.headers)
     await read_body()
     receipt = await current_app.extensions["lanes"].hit(COUNTER, key=key, create=True)
     page = _page(f"<h1>Counter: {receipt.last}</h1>")
-    if isinstance(receipt, Replayed):
-        page.headers[REPLAYED] = "true"
+    say_if_replayed(page, receipt)
     return page
 
 

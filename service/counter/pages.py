@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple, ParamSpec
 
 from markupsafe import Markup
-from quart import Blueprint, Response, render_template, send_from_directory, url_for
+from quart import Blueprint, Response, current_app, render_template, send_from_directory, url_for
 
 from service.counter import access, queries
 from service.counter.models import Bucket, Counter, HistoryQuery, PageQuery
 from service.counter.negotiation import HTML, prefers
 from service.counter.span import span
+from service.platform.app import App
 from service.platform.request_data import query
 
 POLICY = (
@@ -111,7 +112,10 @@ def bars(hits: list[Bucket], by: Literal["hour", "day"], start: datetime, end: d
 
 
 def snippets(shown: Counter) -> dict[str, str]:
-    """Returns what shows the counter's badge on other pages, by its name; nothing for a private one."""
+    """Returns what shows the counter on other pages, by its name; nothing for a private one.
+
+    The script only where pages of other origins may count.
+    """
     ways = {} if shown.private else {"": "badges.image"}
     if ways and shown.image_hits:
         ways[" that counts loads"] = "image_hits.hit"
@@ -120,6 +124,15 @@ def snippets(shown: Counter) -> dict[str, str]:
         url = url_for(endpoint, name=shown.name, _external=True)
         found[f"Markdown{what}"] = f"![{shown.name}]({url})"
         found[f"HTML{what}"] = f'<img src="{url}" alt="{shown.name}">'
+    app: App = current_app  # type: ignore[assignment]
+    if ways and app.settings.cors_origins:
+        url = url_for("api.hit", name=shown.name, _external=True)
+        found["Script that counts views, with a publishable token in the place of PUBLISHABLE"] = (
+            f'<span id="{shown.name}"></span><script>fetch("{url}",'
+            '{method:"POST",headers:{Authorization:"Bearer PUBLISHABLE",Accept:"text/plain"}})'
+            '.then(r=>r.ok?r.text():"")'
+            f'.then(n=>{{document.getElementById("{shown.name}").textContent=n.trim()}})</script>'
+        )
     return found
 
 

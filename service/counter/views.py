@@ -13,6 +13,8 @@ from typing import Any
 
 from quart import current_app, request
 
+from service.counter.errors import PrefetchRefused
+
 _LONGEST_AGENT = 512
 """Characters of a User-Agent that are looked at."""
 
@@ -27,10 +29,16 @@ def load_crawlers() -> None:
     crawleruseragents.is_crawler("")
 
 
-def is_prefetch() -> bool:
-    """Whether a browser fetches ahead what nobody may ever look at."""
+def refuse_prefetch() -> None:
+    """Raises PrefetchRefused if a browser fetches ahead what nobody may ever look at.
+
+    A browser shows a prefetched 2xx without another request, and the view would not be counted; for any other status it
+    asks again (Chromium's PrefetchFailedNon2XX). Not 503, which operators, and our alerts, take for a failure
+    (draft-ietf-httpbis-pre-denied, whose own 4xx has no number yet).
+    """
     purposes = request.headers.get("Sec-Purpose", ""), request.headers.get("Purpose", "")
-    return any(purpose.partition(";")[0].strip() == "prefetch" for purpose in purposes)
+    if any(purpose.partition(";")[0].strip() == "prefetch" for purpose in purposes):
+        raise PrefetchRefused
 
 
 def is_left_out() -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -136,7 +137,8 @@ def test_what_nobody_looks_at_does_not_count(client: httpx.Client) -> None:
     assert number_on(client.get(f"{path}/hit.svg")) == 1
     assert client.head(f"{path}/hit.svg").status_code == 200
     for header in "Sec-Purpose", "Purpose":
-        assert client.get(f"{path}/hit.svg", headers={header: "prefetch;prerender"}).status_code == 503
+        refused = client.get(f"{path}/hit.svg", headers={header: "prefetch;prerender"})
+        assert problem(refused) == (403, "prefetch-refused")
     assert problem(client.get(f"{path}/hit.svg?color=none")) == (400, "malformed-parameter")
     assert value(client, path) == 1
 
@@ -246,6 +248,11 @@ def test_a_publishable_token_counts_one_on_its_counter_and_does_nothing_else(cli
     )
     refused = client.post(f"{path}/hits", headers={**agent, "Idempotency-Key": "k"})
     assert problem(refused) == (422, "visitors-have-a-key")
+    before = value(client, path)
+    crawler = {**bearer("published"), "User-Agent": CRAWLER}
+    assert problem(client.post(f"{path}/hits", headers=crawler)) == (403, "crawlers-do-not-count")
+    assert client.post(f"{path}/hits", headers={**bearer("owner"), "User-Agent": CRAWLER}).status_code == 200
+    assert value(client, path) == before + 1
 
 
 def test_neither_a_publishable_token_nor_an_image_makes_a_deleted_counter_again(
@@ -261,22 +268,24 @@ def test_neither_a_publishable_token_nor_an_image_makes_a_deleted_counter_again(
 
 
 @pytest.mark.browser
-def test_the_snippet_counts_and_shows_the_number_on_a_page_of_an_allowed_origin(
+def test_the_pages_snippet_counts_and_shows_the_number_on_a_page_of_an_allowed_origin(
     client: httpx.Client, name: str, origin: str, tmp_path: Path, browser: webdriver.Chrome
 ) -> None:
     client.put(f"/{name}", headers=bearer("owner"))
     before = value(client, f"/{name}")
-    (snippet,) = re.findall(r"^<span id=.*</script>$", (ROOT / "docs/counter/badges.md").read_text(), re.MULTILINE)
-    snippet = snippet.replace("https://tally.example/counters", str(client.base_url).rstrip("/")).replace(
-        "/visits/", f"/{name}/"
-    )
+    shown = client.get(f"/{name}", headers={"Accept": "text/html"}).text
+    (snippet,) = re.findall("^<span id=.*</script>$", unescape("\n".join(re.findall("<code>(.*)</code>", shown))), re.M)
+    documented = (ROOT / "docs/counter/badges.md").read_text().replace("visits", name)
+    assert snippet in documented.replace("https://tally.example/counters", str(client.base_url).rstrip("/"))
     (tmp_path / "index.html").write_text("<!doctype html>" + snippet.replace("PUBLISHABLE", "of-published"))
     port = int(origin.rpartition(":")[2])
     pages = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", port), pages) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
+        # Chromium without a window says so, and is a crawler by that.
+        browser.execute_cdp_cmd("Network.setUserAgentOverride", {"userAgent": BROWSER})
         browser.get(f"{origin}/index.html")
-        WebDriverWait(browser, LIMIT).until(lambda page: page.find_element(By.ID, "visits").text == f"{before + 1}")
+        WebDriverWait(browser, LIMIT).until(lambda page: page.find_element(By.ID, name).text == f"{before + 1}")
         browser.get(f"http://localhost:{port}/index.html")  # another origin: the browser asks first, and sends no hit
         WebDriverWait(browser, LIMIT).until(lambda page: page.get_log("browser"))  # type: ignore[no-untyped-call]
         server.shutdown()
