@@ -22,8 +22,13 @@ EVERY = ("",)
 
 async def readable(name: str) -> Counter:
     """Returns the counter. Raises MalformedName and NoSuchCounter."""
-    found = await queries.read(check_name(name))
-    await check(name, is_private=found is None or found.private)
+    return (await readable_with_id(name))[1]
+
+
+async def readable_with_id(name: str) -> tuple[int, Counter]:
+    """Returns the counter's id and the counter. Raises as `readable` does."""
+    found = await queries.read_with_id(check_name(name))
+    await check(name, is_private=found is None or found[1].private)
     if found is None:
         raise NoSuchCounter
     return found

@@ -69,8 +69,8 @@ async def counter(name: str) -> Response:
     """The page of a counter."""
     asked = query(HistoryQuery)
     start, end = span(asked, SPANS[asked.by])
-    found = await access.readable(name)
-    hits = await queries.hits_of(await access.readable_id(name), asked.by, start, end)
+    counter_id, found = await access.readable_with_id(name)
+    hits = await queries.hits_of(counter_id, asked.by, start, end)
     year = f"{datetime.now(UTC) - YEAR:%Y-%m-%dT00:00:00Z}"
     spans = {"A day": "by=hour", "30 days": "by=day", "A year": f"by=day&from={year}"}
     return await _page(

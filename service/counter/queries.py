@@ -26,6 +26,7 @@ _LAST_HIT = (
     .scalar_subquery()
 )
 COUNTER = select(
+    counter.c.id,
     counter.c.name,
     counter.c.title,
     counter.c.count.label("value"),
@@ -120,11 +121,22 @@ async def read(name: str) -> Counter | None:
 
 async def read_by(connection: AsyncConnection, name: str) -> Counter | None:
     """Returns the counter as this transaction sees it, None if there is none of this name."""
+    found = await _read(connection, name)
+    return None if found is None else found[1]
+
+
+async def read_with_id(name: str) -> tuple[int, Counter] | None:
+    """Returns the counter's id and the counter, None if there is none of this name."""
+    async with transaction() as connection:
+        return await _read(connection, name)
+
+
+async def _read(connection: AsyncConnection, name: str) -> tuple[int, Counter] | None:
     row = (await connection.execute(COUNTER, {"name": name})).one_or_none()
     if row is None:
         return None
     last_hit = None if row.last_hit is None else in_utc(row.last_hit)
-    return Counter(
+    return row.id, Counter(
         name=row.name,
         title=row.title,
         value=row.value,

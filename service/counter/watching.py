@@ -64,7 +64,6 @@ class Watching:
         self._watched: dict[str, _Watched] = {}
         self._asked: dict[str, asyncio.Future[Reading | Exception | None]] = {}
         self._wake = asyncio.Event()
-        self._is_failing = False
         self._watchers: WeakSet[asyncio.Event] = WeakSet()
 
     @contextmanager
@@ -173,14 +172,11 @@ class Watching:
         try:
             rows = await queries.values_of(names)
         except (Unavailable, OutcomeUnknown) as error:
-            if not self._is_failing:
-                log.warning("what is watched cannot be read, and is tried again: %s", error)
-            self._is_failing = True
+            log.warning("what is watched cannot be read, and is tried again: %s", error)
             return Unavailable(str(error))
         except Exception as error:
             log.exception("what is watched cannot be read")
             return error
-        self._is_failing = False
         return {row.name: Reading(row.id, row.value, row.is_private, now) for row in rows}
 
     def _take(self, names: Iterable[str], found: dict[str, Reading]) -> list[asyncio.Event]:

@@ -61,6 +61,8 @@ class Readiness:
         self._checked_at = self._ready_at = float("-inf")
         self._reason: str | None = ""
         self._full = False
+        self._outside_of_requests = contextvars.Context()
+        """For what is not about the request that asked."""
 
     async def reason_against(self) -> str | None:
         """Returns a sentence that says why the worker is not ready, None if it is."""
@@ -70,9 +72,8 @@ class Readiness:
         if self._check is None or (self._check.done() and now >= self._checked_at + INTERVAL):
             self._checked_at = now
             assert self._engine is not None
-            outside_of_requests = contextvars.Context()  # it is not about the one that asked
-            self._check = asyncio.create_task(self.check_database(self._engine), context=outside_of_requests)
-            outside_of_requests.run(self._look_at_the_disk)
+            self._check = asyncio.create_task(self.check_database(self._engine), context=self._outside_of_requests)
+            self._outside_of_requests.run(self._look_at_the_disk)
         # One that takes longer goes on: a login that is broken off is an error to the server, which after a hundred
         # of them takes none of this host any longer (error 1129).
         await asyncio.wait([self._check], timeout=TIMEOUT)
@@ -83,12 +84,11 @@ class Readiness:
     def _note(self, reason: str | None, cause: str = "") -> str | None:
         """Returns the reason, and logs it where it is another one than before, with what is for the log alone."""
         if reason != self._reason:
-            outside_of_requests = contextvars.Context()  # it is not about the one that asked
             if reason is None:
                 self._app.was_ready.set()
-                outside_of_requests.run(log.info, "ready")
+                self._outside_of_requests.run(log.info, "ready")
             else:
-                outside_of_requests.run(log.warning, "not ready: %s", f"{reason} {cause}".strip())
+                self._outside_of_requests.run(log.warning, "not ready: %s", f"{reason} {cause}".strip())
         self._reason = reason
         return reason
 
