@@ -11,6 +11,7 @@ from pathlib import Path
 from deploy.backup import jobs, restore
 from deploy.backup.errors import Refused
 from deploy.backup.place import Place, Position, contiguous
+from deploy.backup.progress import megabytes, say
 from deploy.backup.server import Server
 
 POSITION = re.compile(r"([A-Za-z0-9_-]+\.[0-9]{6,}):([0-9]+)")
@@ -54,10 +55,10 @@ def list_all(place: Place) -> None:
         check = place.check_of(backup)
         checked = f"restored to check it, revision {check.revision or 'none'}" if check else "not checked"
         print(
-            f"{backup.name}  {backup.product} {backup.version}  {jobs.megabytes(backup.data.size)}  any moment from "
+            f"{backup.name}  {backup.product} {backup.version}  {megabytes(backup.data.size)}  any moment from "
             f"{backup.moment:%Y-%m-%dT%H:%M:%S.%f} to {reached:%Y-%m-%dT%H:%M:%S.%f}  {checked}"
         )
-    print(f"{jobs.megabytes(place.size())} in all")
+    print(f"{megabytes(place.size())} in all")
 
 
 def parsed() -> argparse.Namespace:
@@ -93,9 +94,7 @@ def run(given: argparse.Namespace, place: Place) -> None:
             backup, check = restore.replay(given.directory)
             if given.note:
                 place.note_check(backup.name, check)
-                jobs.say(
-                    f"backup {backup.name} was restored: {check.tables} tables, revision {check.revision or 'none'}"
-                )
+                say(f"backup {backup.name} was restored: {check.tables} tables, revision {check.revision or 'none'}")
         case _:
             server = Server(Path(os.environ["DATA_DIRECTORY"]))
             {"take": jobs.take, "logs": jobs.copy_logs, "prune": jobs.prune}[given.task](place, server, limits())

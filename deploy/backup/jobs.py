@@ -2,7 +2,6 @@
 
 import gzip
 import shutil
-import sys
 import tarfile
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -12,7 +11,20 @@ import msgspec
 
 from deploy.backup import binary_log
 from deploy.backup.errors import Refused
-from deploy.backup.place import DATA, FORMAT, Backup, Packed, Place, Position, Sums, contiguous, written
+from deploy.backup.place import (
+    DATA,
+    FORMAT,
+    Backup,
+    Counted,
+    Packed,
+    Place,
+    Position,
+    Sums,
+    contiguous,
+    size_of,
+    written,
+)
+from deploy.backup.progress import megabytes, progress, say
 from deploy.backup.server import Server
 
 _NAME = "%Y%m%dT%H%M%S.%fZ"
@@ -28,14 +40,6 @@ class Limits(msgspec.Struct, frozen=True):
     server_logs: int
 
 
-def say(text: str) -> None:
-    print(f"-- {text}", file=sys.stderr)
-
-
-def megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
-
-
 def take(place: Place, server: Server, limits: Limits) -> None:
     """Makes a backup, and copies the binary logs. Raises Refused."""
     with place.changing():
@@ -46,8 +50,10 @@ def take(place: Place, server: Server, limits: Limits) -> None:
         name = f"{server.now():{_NAME}}"
         with place.new_backup(name) as folder:
             copy = folder / "data"
-            begin = server.copy(copy)
+            with progress(server.size(), lambda: size_of(copy)):
+                begin = server.copy(copy)
             end, moment = server.position(), server.now()
+            say("compressing the copy")
             packed = _pack(copy, folder / DATA)
             shutil.rmtree(copy)
             backup = Backup(FORMAT, name, moment, server.product, server.version, server.identity, begin, end, packed)
@@ -102,8 +108,12 @@ def _copy_logs(place: Place, server: Server, limits: Limits) -> None:
     wanted = [path for path, _ in logs if _number(path) >= first and _number(path) not in copied]
     begun = {path: _begun(path) for path, _ in logs if path in wanted}
     ends = {**{one: _begun(other) for (one, _), (other, _) in pairwise(logs) if one in wanted}, logs[-1][0]: reached}
-    for path in wanted:
-        place.add_log(path, server.identity, begun[path], ends[path])
+    sizes = {path: size for path, size in logs if path in wanted}
+    copied_bytes = 0
+    with progress(sum(sizes.values()), lambda: copied_bytes):
+        for path in wanted:
+            place.add_log(path, server.identity, begun[path], ends[path])
+            copied_bytes += sizes[path]
     say(f"{len(wanted)} binary logs copied: any moment up to {reached:%Y-%m-%d %H:%M:%S} can be restored")
     _purge(server, logs, limits.server_logs)
 
@@ -151,23 +161,15 @@ def _need_room(place: Place, server: Server) -> None:
 
 def _pack(folder: Path, into: Path) -> Packed:
     """Writes the folder's files into a compressed archive."""
-    paths = sorted(folder.rglob("*"))
-    total, done = sum(path.stat().st_size for path in paths if path.is_file()), 0
+    total = size_of(folder)
     with written(into) as file:
         sums = Sums(file)
-        with (
-            gzip.GzipFile(filename="", fileobj=sums, mode="wb", compresslevel=1) as packed,  # type: ignore[call-overload]
-            tarfile.open(fileobj=packed, mode="w|") as archive,
-        ):
-            for path in paths:
-                archive.add(path, path.relative_to(folder), recursive=False)
-                done += path.stat().st_size if path.is_file() else 0
-                show(done, total)
+        with gzip.GzipFile(filename="", fileobj=sums, mode="wb", compresslevel=1) as packed:  # type: ignore[call-overload]
+            counted = Counted(packed)
+            with (
+                progress(total, lambda: counted.size),
+                tarfile.open(fileobj=counted, mode="w|") as archive,  # type: ignore[call-overload]
+            ):
+                for path in sorted(folder.rglob("*")):
+                    archive.add(path, path.relative_to(folder), recursive=False)
     return Packed(sums.size, sums.sha256, total)
-
-
-def show(done: int, total: int) -> None:
-    """Shows on a terminal how many of the bytes are done."""
-    if sys.stderr.isatty():
-        end = "\r" if done < total else "\n"
-        print(f"   {100 * done // max(total, 1)} % of {megabytes(total)}", end=end, file=sys.stderr, flush=True)

@@ -100,31 +100,46 @@ def contiguous(logs: list[Log], first: int) -> list[Log]:
     return [log for number, log in enumerate(later, first) if number == log.number]
 
 
-class Sums:
-    """A file that is written or read on, with the size and the SHA-256 of what has passed."""
+class Counted:
+    """A file that is written or read on, with how many bytes have passed."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self._file = file
-        self._sum = hashlib.sha256()
         self.size = 0
 
     def write(self, data: bytes) -> int:
         self._file.write(data)
-        self._count(data)
+        self._note(data)
         return len(data)
 
     def read(self, size: int = -1) -> bytes:
         data = self._file.read(size)
-        self._count(data)
+        self._note(data)
         return data
 
-    def _count(self, data: bytes) -> None:
-        self._sum.update(data)
+    def _note(self, data: bytes) -> None:
         self.size += len(data)
+
+
+class Sums(Counted):
+    """One with the SHA-256 of what has passed, too."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file)
+        self._sum = hashlib.sha256()
+
+    def _note(self, data: bytes) -> None:
+        super()._note(data)
+        self._sum.update(data)
 
     @property
     def sha256(self) -> str:
         return self._sum.hexdigest()
+
+
+def size_of(directory: Path) -> int:
+    """Returns the bytes of all files in it."""
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
 @contextmanager
@@ -266,7 +281,7 @@ class Place:
 
     def size(self) -> int:
         """Returns the bytes of all files."""
-        return sum(path.stat().st_size for path in self.directory.rglob("*") if path.is_file())
+        return size_of(self.directory)
 
     def prune(self, now: datetime, retention: timedelta, largest: int) -> list[str]:
         """Removes backups that are older than `retention` or do not fit into `largest` bytes, the oldest first, and the

@@ -7,7 +7,6 @@ on a socket in its data directory only, and writes no binary log of its own.
 import os
 import re
 import shutil
-import sys
 import tarfile
 import time
 from collections.abc import Callable
@@ -20,8 +19,8 @@ import pymysql
 
 from deploy.backup import binary_log
 from deploy.backup.errors import Refused
-from deploy.backup.jobs import megabytes, say, show
-from deploy.backup.place import Backup, Check, Log, Place, Position, contiguous, unpacking
+from deploy.backup.place import Backup, Check, Log, Place, Position, contiguous, size_of, unpacking
+from deploy.backup.progress import count, megabytes, progress, say
 
 SOCKET = "replay.sock"
 RELAY_LOG = "replay"
@@ -121,16 +120,14 @@ def unpack(place: Place, chosen: Plan, into: Path, version: str) -> None:
     if needed > free:
         raise Refused(f"{into} has {megabytes(free)} free, and the data need {megabytes(needed)}: make room.")
     say(f"unpacking the backup {backup.name}, of {backup.moment:%Y-%m-%d %H:%M:%S}")
-    done = 0
-    with unpacking(place.data_of(backup), backup.data) as file, tarfile.open(fileobj=file, mode="r|") as archive:
-        for member in archive:
-            _extract(archive, member, into)
-            done += member.size
-            show(done, backup.data.unpacked)
     names = {log.name: f"{RELAY_LOG}.{log.number:06}" for log in chosen.logs}
-    for log in chosen.logs:
-        with unpacking(place.path_of(log), log.data) as file, (into / names[log.name]).open("wb") as relay_log:
-            shutil.copyfileobj(file, relay_log, 1 << 20)
+    with progress(needed, lambda: size_of(into)):
+        with unpacking(place.data_of(backup), backup.data) as file, tarfile.open(fileobj=file, mode="r|") as archive:
+            for member in archive:
+                _extract(archive, member, into)
+        for log in chosen.logs:
+            with unpacking(place.path_of(log), log.data) as file, (into / names[log.name]).open("wb") as relay_log:
+                shutil.copyfileobj(file, relay_log, 1 << 20)
     (into / f"{RELAY_LOG}.index").write_text("".join(f"./{name}\n" for name in names.values()))
     (into / PLAN).write_bytes(msgspec.json.encode(chosen))
 
@@ -188,22 +185,27 @@ def _replay(cursor: Any, chosen: Plan, *, is_mariadb: bool) -> None:
     # With --skip-grant-tables, by which this session is in, no statement about users is carried out until this.
     cursor.execute("FLUSH PRIVILEGES")
     say(f"replaying the binary logs up to {stop}")
-    cursor.execute(f"START {replica} SQL_THREAD UNTIL RELAY_LOG_FILE = %s, RELAY_LOG_POS = %s", until)
-    while True:
-        cursor.execute(f"SHOW {replica} STATUS")
-        status = cursor.fetchone()
-        reached = Position(status["Relay_Log_File"], status["Relay_Log_Pos"])
-        if sys.stderr.isatty():
-            print(f"   {reached}", end="\r", file=sys.stderr, flush=True)
-        # It looks for the end only before an event, and waits for one where the last log has no more.
-        at_the_end = chosen.stop is None and _has_read_all(cursor, status)
-        if status[f"{replica.capitalize()}_SQL_Running"] == "No" or at_the_end:
-            break
-        time.sleep(0.2)
+    reached = begun = chosen.backup.begin
+    with progress(_bytes(chosen.logs, begun, stop), lambda: _bytes(chosen.logs, begun, reached)):
+        cursor.execute(f"START {replica} SQL_THREAD UNTIL RELAY_LOG_FILE = %s, RELAY_LOG_POS = %s", until)
+        while True:
+            cursor.execute(f"SHOW {replica} STATUS")
+            status = cursor.fetchone()
+            reached = Position(status["Relay_Log_File"], status["Relay_Log_Pos"])
+            # It looks for the end only before an event, and waits for one where the last log has no more.
+            at_the_end = chosen.stop is None and _has_read_all(cursor, status)
+            if status[f"{replica.capitalize()}_SQL_Running"] == "No" or at_the_end:
+                break
+            time.sleep(0.2)
     cursor.execute(f"STOP {replica} SQL_THREAD")
     if status["Last_SQL_Error"] or (reached.order < (stop.number, stop.offset) and not at_the_end):
         raise Refused(f"The replay stopped at {reached}: {status['Last_SQL_Error'] or 'it did not get further'}.")
     cursor.execute(f"RESET {replica} ALL")
+
+
+def _bytes(logs: list[Log], begin: Position, end: Position) -> int:
+    """Returns how many bytes the logs have between two positions."""
+    return sum(log.data.unpacked for log in logs if log.number < end.number) + end.offset - begin.offset
 
 
 def _has_read_all(cursor: Any, status: dict[str, Any]) -> bool:
@@ -225,18 +227,23 @@ def _check(cursor: Any) -> Check:
     )
     tables = [f"`{row['database']}`.`{row['name']}`" for row in cursor.fetchall()]
     say(f"checking {len(tables)} tables")
-    revision = ""
-    for table in tables:
-        cursor.execute(f"CHECK TABLE {table}")
-        for row in cursor.fetchall():
-            if row["Msg_type"] == "error" or (row["Msg_type"] == "status" and row["Msg_text"] != "OK"):
-                raise Refused(
-                    f"{table} is damaged in the backup ({row['Msg_text']}): restore an earlier one by --backup."
-                )
-        if table.endswith(".`alembic_version`"):
-            cursor.execute(f"SELECT version_num FROM {table}")
-            revision = ", ".join(row["version_num"] for row in cursor.fetchall())
+    revision, checked = "", 0
+    with progress(len(tables), lambda: checked, count):
+        for table in tables:
+            _check_table(cursor, table)
+            checked += 1
+            if table.endswith(".`alembic_version`"):
+                cursor.execute(f"SELECT version_num FROM {table}")
+                revision = ", ".join(row["version_num"] for row in cursor.fetchall())
     return Check(datetime.now(UTC), revision, len(tables))
+
+
+def _check_table(cursor: Any, table: str) -> None:
+    """Raises Refused if the table is damaged."""
+    cursor.execute(f"CHECK TABLE {table}")
+    for row in cursor.fetchall():
+        if row["Msg_type"] == "error" or (row["Msg_type"] == "status" and row["Msg_text"] != "OK"):
+            raise Refused(f"{table} is damaged in the backup ({row['Msg_text']}): restore an earlier one by --backup.")
 
 
 def _connection(directory: Path) -> "pymysql.Connection[Any]":
