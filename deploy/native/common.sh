@@ -74,5 +74,29 @@ is_installed() { [ "$(cat /opt/tally/folder 2>/dev/null)" = "$PWD" ]; }
 # Whether this folder is the release that serves by systemd.
 is_release() { [ "$PWD" = /opt/tally/current ]; }
 
-# Whether ./run up runs in this folder: each of its processes holds a lock on that file (deploy/native/program).
+# Whether ./run up or systemd runs what is in this folder: each process holds a lock on that file (deploy/native/program).
 is_up() { [ -e .run/running ] && ! flock -n .run/running true; }
+
+# Prints how this folder's application runs, or would: systemd, native (by ./run up) or compose. It is native where there
+# is no docker, and where there is a private MariaDB, running or not, and no container.
+way() {
+    if is_installed || is_release; then
+        echo systemd
+    elif is_up || ! command -v docker >/dev/null ||
+        { [ -d .run/mariadb ] && [ -z "$(compose ps --quiet 2>/dev/null)" ]; }; then
+        echo native
+    else
+        echo compose
+    fi
+}
+
+# how_to start|stop: prints the command for it.
+how_to() {
+    case $(way):$1 in
+        systemd:start) if [ -e /opt/tally/current ]; then echo "systemctl start tally.target"; else echo "./run deploy"; fi ;;
+        systemd:stop) echo "systemctl stop tally.target" ;;
+        native:start) echo "./run up" ;;
+        native:stop) echo Ctrl-C ;;
+        compose:start) echo "./run up or docker-compose -f docker-compose.prod.yml up" ;;
+    esac
+}

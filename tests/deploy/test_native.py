@@ -248,6 +248,6 @@ def test_where_docker_is_missing_backups_are_those_of_up(running: Installation, 
     fresh = copy_tree(tmp_path / "fresh")
     (fresh / ".venv").symlink_to(ROOT / ".venv")
     bare = {**running.environment, "PATH": str(tmp_path)}
-    for task, sentence in ("backup", "start it by ./run up"), ("restore", "Say --in-place, or --beside"):
+    for task, sentence in ("backup", "start it with ./run up"), ("restore", "Say --in-place, or --beside"):
         ended = subprocess.run(["./run", task], cwd=fresh, env=bare, capture_output=True, text=True)
         assert (ended.returncode, sentence in ended.stderr) == (1, True), ended.stderr

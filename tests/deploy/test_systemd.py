@@ -48,9 +48,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(unit, own)
     for release in "current", "releases/1":
         shutil.copytree(ROOT / "deploy", root / OPT / release / "deploy")
-    (root / "usr/sbin").mkdir()
-    for program in "nginx", "logrotate":
-        shutil.copy("/bin/true", root / "usr/sbin" / program)
+    for program in "sbin/nginx", "sbin/logrotate", "bin/flock":
+        (root / "usr" / program).parent.mkdir(exist_ok=True)
+        shutil.copy("/bin/true", root / "usr" / program)
     return root
 
 
