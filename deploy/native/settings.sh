@@ -40,7 +40,13 @@ use_private_mariadb() {
     export MIGRATION_DB_PASSWORD_FILE=$PWD/.run/secrets/migration_db_password
 }
 
-use_own_secret_key() { [ -n "${SECRET_KEY-}${SECRET_KEY_FILE-}" ] || export SECRET_KEY_FILE=$PWD/.run/secrets/secret_key; }
+# Cookies of the former key are believed, too, as after ./run rotate.
+use_own_secret_key() {
+    [ -z "${SECRET_KEY-}${SECRET_KEY_FILE-}" ] || return 0
+    export SECRET_KEY_FILE=$PWD/.run/secrets/secret_key
+    [ -n "${SECRET_KEY_FALLBACKS-}${SECRET_KEY_FALLBACKS_FILE-}" ] ||
+        export SECRET_KEY_FALLBACKS_FILE=$PWD/.run/secrets/secret_key_former
+}
 
 # Prints the names of the settings that are set, of those that .quartenv.example has.
 settings_that_are_set() {

@@ -240,6 +240,19 @@ def test_a_restore_that_cannot_be_put_in_place_leaves_what_there_is_and_one_besi
     running.up()
 
 
+@pytest.mark.parametrize(
+    ("task", "sentence"),
+    [
+        ("deploy", "takes code and settings when it starts: stop it (Ctrl-C), and start it again."),
+        ("rollback", "takes code and settings when it starts: stop it (Ctrl-C), and start it again."),
+        ("rotate", "For ./run up: stop it (Ctrl-C), ./run secrets --renew, and start it again."),
+    ],
+)
+def test_what_only_other_ways_have_is_told(task: str, sentence: str, running: Installation) -> None:
+    ended = running.run("./run", task)
+    assert (ended.returncode, sentence in ended.stdout) == (1, True), ended.stdout
+
+
 def test_where_docker_is_missing_backups_are_those_of_up(running: Installation, tmp_path: Path) -> None:
     programs = {path.name: path for folder in ("/usr/sbin", "/usr/bin") for path in Path(folder).iterdir()}
     for name, program in programs.items():

@@ -3,12 +3,13 @@
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
+from harness.compose import copy_tree
 from harness.processes import wait_until
 from harness.systemd import Machine, machine
 from service.platform.settings import ROOT
@@ -25,14 +26,18 @@ openssl req -x509 -newkey rsa:2048 -nodes -days 90 -subj /CN=localhost -addext s
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     with machine(tmp_path_factory.mktemp("systemd")) as booted:
-        settings = "printf 'HTTP_ADDRESS=0.0.0.0\\nAPI_TOKENS_REQUIRED=false\\n' >.quartenv"
-        booted.said("sh", "-c", settings)
-        booted.said("./run", "install", "systemd")
-        said = booted.said("./run", "deploy")
-        assert "serves; it answers on http://127.0.0.1:8080" in said
-        booted.said("./run", "backup")
-        booted.said("systemctl", "start", "tally-backup-logs")  # which fails before the first backup
+        install(booted)
         yield booted
+
+
+def install(machine: Machine) -> None:
+    settings = "printf 'HTTP_ADDRESS=0.0.0.0\\nAPI_TOKENS_REQUIRED=false\\n' >.quartenv"
+    machine.said("sh", "-c", settings)
+    machine.said("./run", "install", "systemd")
+    said = machine.said("./run", "deploy")
+    assert "serves; it answers on http://127.0.0.1:8080" in said
+    machine.said("./run", "backup")
+    machine.said("systemctl", "start", "tally-backup-logs")  # which fails before the first backup
 
 
 @contextmanager
@@ -53,6 +58,12 @@ def webs(machine: Machine) -> list[str]:
     """Returns the releases whose service systemd has, running or not."""
     listed = machine.said("systemctl", "list-units", "--all", "--plain", "--no-legend", "tally-web@*")
     return [line.split()[0].removeprefix("tally-web@").removesuffix(".service") for line in listed.splitlines()]
+
+
+def wait_until_well(machine: Machine) -> None:
+    with suppress(AssertionError):
+        wait_until(lambda: machine.run("./run", "status")[0] == 0, limit=60)
+    assert "all is well" in machine.said("./run", "status")  # which a failure then shows
 
 
 def hit(machine: Machine) -> int:
@@ -77,6 +88,14 @@ def test_installed_again_it_changes_nothing_and_nobody_else_reads_what_is_secret
         "tally tally 700",
     ]
     installed.said("systemd-analyze", "verify", "tally.target", f"tally-web@{release(installed)}.service")
+
+
+def test_a_deploy_is_refused_until_systemd_has_its_units(installed: Machine) -> None:
+    unit = "/etc/systemd/system/tally-nginx.service"
+    installed.said("sh", "-c", f"echo '# of an earlier version' >>{unit}")
+    code, said = installed.run("./run", "deploy")
+    assert (code, "./run install systemd gives it them. Nothing was replaced." in said) == (1, True), said
+    assert f"-- {unit}" in installed.said("./run", "install", "systemd")
 
 
 def test_a_deploy_and_a_rollback_lose_no_request(installed: Machine) -> None:
@@ -207,7 +226,7 @@ def test_it_stops_in_order_and_the_count_goes_on_after_the_machine_started_anew(
     )
     in_order = [line.split()[1].partition("@")[0].partition(".")[0] for line in log.splitlines()[-3:]]
     assert in_order == ["tally-nginx", "tally-web", "tally-mariadb"]
-    wait_until(lambda: installed.run("./run", "status")[0] == 0, limit=60)
+    wait_until_well(installed)
     assert hit(installed) == count + 1
 
 
@@ -216,15 +235,48 @@ def test_the_nightly_backup_can_be_restored(installed: Machine) -> None:
     count = hit(installed)
     installed.said("systemctl", "start", "tally-backup-logs.service")
     hit(installed)
-    code, said = installed.run("./run", "restore", "--in-place", "--yes")
-    assert (code, "What an earlier ./run up has left runs here" in said) == (1, True), said
+    in_place = ("./run", "restore", "--in-place", "--yes")
+    assert installed.run(*in_place) == (1, "run: It runs: stop it first with systemctl stop tally.target.\n")
     try:
         installed.said("systemctl", "stop", "tally.target")
-        installed.said("./run", "restore", "--in-place", "--yes")
+        code, said = installed.run("./run", "backup")
+        assert (code, "does not run: start it with systemctl start tally.target." in said) == (1, True), said
+        assert "restored: systemctl start tally.target starts it, then ./run backup" in installed.said(*in_place)
     finally:
         installed.said("systemctl", "start", "tally.target")
-    wait_until(lambda: installed.run("./run", "status")[0] == 0, limit=60)
+    wait_until_well(installed)
     assert hit(installed) == count + 1
+
+
+def test_a_backup_is_restored_in_another_clone_as_the_sentence_says(installed: Machine, tmp_path: Path) -> None:
+    code, said = installed.run("./run", "restore", "--beside", "/srv/second")
+    task = "BACKUP_DIRECTORY=/var/lib/tally/backups ./run restore --in-place"
+    assert (code, task in said) == (1, True), said
+    installed.copy(copy_tree(tmp_path / "second"), "second")
+    installed.said("ln", "--symbolic", "/opt/tally/current/.venv", ".venv", folder="/srv/second")
+    restored = installed.said("sh", "-c", f"./run secrets && {task} --yes", folder="/srv/second")
+    assert "restored: ./run up starts it" in restored
+    assert installed.said("find", "/var/lib/tally", "-user", "root") == ""
+
+
+def test_what_systemd_runs_is_not_started_by_up(installed: Machine) -> None:
+    code, said = installed.run("./run", "up")
+    assert (code, "This folder is for systemd: start it with systemctl start tally.target." in said) == (1, True), said
+
+
+def test_mariadb_starts_after_a_restore_has_ended(installed: Machine) -> None:
+    """`./run restore --in-place` holds this lock."""
+    hold = "flock .run/lock sh -c 'touch held; while [ -e held ]; do sleep 0.2; done' >/dev/null 2>&1 &"
+    waits = 'grep flock "/proc/$(systemctl show --value --property=ControlPID tally-mariadb)/comm"'
+    installed.said("systemctl", "stop", "tally-mariadb")
+    installed.said("sh", "-c", hold, folder="/opt/tally")
+    try:
+        wait_until(lambda: installed.run("test", "-e", "/opt/tally/held")[0] == 0)
+        installed.said("systemctl", "start", "--no-block", "tally-mariadb")
+        wait_until(lambda: installed.run("sh", "-c", waits)[0] == 0)
+    finally:
+        installed.said("rm", "/opt/tally/held")
+    wait_until_well(installed)
 
 
 def test_the_tasks_of_run_are_those_of_what_runs(installed: Machine) -> None:
@@ -259,16 +311,59 @@ def test_logs_are_those_of_the_units_and_of_nginx(installed: Machine) -> None:
     assert "ready for connections" in said
 
 
-def test_passwords_are_made_anew_as_the_sentence_of_rotate_says(installed: Machine) -> None:
-    code, said = installed.run("./run", "rotate")
-    assert (code, "systemctl stop tally.target, ./run secrets --renew" in said) == (1, True), said
+def secret(machine: Machine, name: str) -> str:
+    return machine.said("cat", f"/var/lib/tally/secrets/{name}")
+
+
+def takes(machine: Machine, password: str) -> bool:
+    """Whether the database lets the service's user in by that password."""
+    login = 'MYSQL_PWD=$1 mariadb --socket=/var/lib/tally/mariadb/data/mariadb.sock --user=tally --execute="DO 0"'
+    return machine.run("sh", "-c", login, "-", password)[0] == 0
+
+
+def test_new_passwords_and_a_new_key_fail_no_request_and_the_former_password_is_refused(installed: Machine) -> None:
+    before, key, former = release(installed), secret(installed, "secret_key"), secret(installed, "db_password")
+
+    def rotate_twice() -> tuple[tuple[int, str], list[bool], str]:
+        """The first time, a deploy keeps it from replacing the service."""
+        first = installed.run("flock", "/opt/tally/deploying", "./run", "rotate")
+        both = [takes(installed, password) for password in (former, secret(installed, "db_password"))]
+        return first, both, installed.said("./run", "rotate")
+
+    (code, said), both, again = under_load(installed, rotate_twice)
+    assert (code, "Another deploy is under way here" in said, both) == (1, True, [True, True]), said
+    assert "the passwords and SECRET_KEY are new" in again
+    assert [takes(installed, password) for password in (former, secret(installed, "db_password"))] == [False, True]
+    assert secret(installed, "secret_key_former") == key
+    now = release(installed)
+    assert (now.startswith(before.partition(".")[0] + "."), webs(installed)) == (True, [now])
+    environment = installed.said("cat", "/opt/tally/current/environment")
+    assert f'SECRET_KEY_FALLBACKS_FILE="/opt/tally/releases/{now}/.run/secrets/secret_key_former"' in environment
+    assert "all is well" in installed.said("./run", "status")
+    installed.said("./run", "backup")  # by its own new password
+
+
+def test_a_rollback_after_new_passwords_takes_the_release_before_them(installed: Machine) -> None:
+    before = release(installed)
+    second = installed.commit()
+    installed.said("./run", "deploy")
+    installed.said("./run", "rotate")
+    now = release(installed)
+    assert now.startswith(second + ".")
+    assert installed.run("test", "-e", f"/opt/tally/releases/{second}")[0] == 1
+    assert f"./run rollback goes back to {before}" in installed.said("./run", "rotate")
+    assert f"{before} serves" in installed.said("./run", "rollback")
+    assert webs(installed) == [before]
+
+
+def test_all_passwords_are_made_anew_while_it_is_stopped(installed: Machine) -> None:
     count = hit(installed)
     try:
         installed.said("systemctl", "stop", "tally.target")
         installed.said("./run", "secrets", "--renew")
     finally:
         installed.said("systemctl", "start", "tally.target")
-    wait_until(lambda: installed.run("./run", "status")[0] == 0, limit=60)
+    wait_until_well(installed)
     assert hit(installed) == count + 1
 
 
