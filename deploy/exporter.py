@@ -1,26 +1,30 @@
 """What Prometheus cannot ask the service about: backups, disks, the certificate that clients see, and nginx.
 
     [LISTEN=ADDRESS:PORT] [BACKUP_DIRECTORY=FOLDER] [DATA_DIRECTORY=FOLDER] [TLS_ADDRESS=HOST:PORT] [NGINX_STATUS=URL]
-    python -m deploy.exporter
+    [SERVICE_SOCKET=PATH] python -m deploy.exporter
+
+Where the service listens on a Unix socket, which Prometheus cannot reach, /service has the service's own metrics.
 
 A part that is not named is left out. One that fails has `exporter_up` 0 and no metrics, and says why on standard error.
 docs/metrics.md has all names; those of nginx and the certificate are those of nginx-prometheus-exporter and the
 blackbox exporter.
 """
 
+import http.client
 import os
 import re
 import shutil
 import socket
 import ssl
 import sys
-import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 from cryptography import x509
-from prometheus_client import CollectorRegistry, Metric, start_http_server
+from prometheus_client import CollectorRegistry, Metric, MetricsHandler
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -28,7 +32,9 @@ from deploy.backup.errors import Refused
 from deploy.backup.place import Place, contiguous
 
 TIMEOUT = 3.0
-"""Seconds within which nginx must answer."""
+"""Seconds within which nginx and the service must answer."""
+
+FROM_SERVICE = "/service"
 
 _STATUS = re.compile(
     r"Active connections: (?P<active>\d+) \n"
@@ -129,12 +135,45 @@ def parts(settings: dict[str, str]) -> dict[str, Callable[[], Iterator[Metric]]]
     return found
 
 
+def service_metrics(path: str) -> tuple[int, str, bytes]:
+    """Asks the service on this Unix socket; returns status, type and text, or 503 and why it cannot be asked."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(TIMEOUT)
+        try:
+            connection.connect(path)
+            connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            with http.client.HTTPResponse(connection) as answer:
+                answer.begin()
+                return answer.status, answer.headers.get("Content-Type", "text/plain"), answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            return HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", f"The service does not answer: {error}\n".encode()
+
+
+def handler(registry: CollectorRegistry, service_socket: str) -> type[MetricsHandler]:
+    """Returns what answers each request."""
+
+    class Handler(MetricsHandler):
+        def do_GET(self) -> None:  # noqa: N802
+            if not service_socket or self.path != FROM_SERVICE:
+                super().do_GET()
+                return
+            status, kind, body = service_metrics(service_socket)
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    Handler.registry = registry
+    return Handler
+
+
 def main() -> None:
     registry = CollectorRegistry()
     registry.register(Exporter(parts(dict(os.environ))))
     host, _, port = os.environ.get("LISTEN", "127.0.0.1:9101").rpartition(":")
-    start_http_server(int(port), host, registry)
-    threading.Event().wait()
+    answers = handler(registry, os.environ.get("SERVICE_SOCKET", ""))
+    ThreadingHTTPServer((host, int(port)), answers).serve_forever()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 import re
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -13,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.backup.place import DATA, FORMAT, Backup, Check, Packed, Place, Position
 from harness.certificates import Authority
-from harness.nginx import answer, nginx, upstream
+from harness.nginx import Upstream, answer, nginx, upstream
 from harness.processes import free_port, is_ok, stop, wait_until
 from service.platform.settings import ROOT
 from tests.deploy.test_certificate import store
@@ -122,3 +124,20 @@ def test_a_backup_that_cannot_be_read_is_said(tmp_path: Path) -> None:
         found = exposed(url)
     assert (found["exporter_upbackups"], "backup_last_timestamp_seconds" in found) == (0, False)
     assert "cannot be read" in (tmp_path / "errors").read_text()
+
+
+def test_what_a_service_on_a_unix_socket_says_is_passed_on_or_that_it_does_not_answer(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as listener, exporter(tmp_path, SERVICE_SOCKET=path) as url:
+        address = url.replace("/metrics", "/service")
+        refused = httpx.get(address)
+        listener.bind(path)
+        listener.listen()
+        service = Upstream(answer("up 1\n", Content_Type="text/plain; version=1.0.0"), listener)
+        threading.Thread(target=service.accept, daemon=True).start()
+        shown = httpx.get(address)
+        assert "exporter_up" in httpx.get(url).text
+    assert (refused.status_code, "does not answer" in refused.text) == (503, True)
+    assert (shown.status_code, shown.text) == (200, "up 1\n")
+    assert shown.headers["Content-Type"] == "text/plain; version=1.0.0"
+    assert [request.target for request in service.requests] == ["/metrics"]

@@ -28,6 +28,7 @@ SETTINGS = {"DB_PORT": "none", "WORKERS": "1", "QUART_APP": "none:app"}
 LAST_WORDS = {
     "tally-backup-logs.service": "The database does not run",
     "tally-backup.service": "The database does not run",
+    "tally-exporter.service": "HTTP_ADDRESS: parameter not set",
     "tally-mariadb.service": "mariadbd: Error while setting value 'none' to 'port'",
     "tally-migrate@.service": 'Environment variable "DB_USERNAME" not set',
     "tally-nginx.service": ".run/nginx/nginx.conf",
@@ -66,7 +67,7 @@ def analyze(root: Path, *arguments: str) -> tuple[int, str]:
 
 
 def test_systemd_takes_every_unit(root: Path) -> None:
-    assert len(units("service", "timer", "target")) == len(list(UNITS.glob("tally*.*"))) == 11
+    assert len(units("service", "timer", "target")) == len(list(UNITS.glob("tally*.*"))) == 12
     assert analyze(root, "--man=no", "verify", *units("service", "timer", "target")) == (0, "")
 
 

@@ -303,6 +303,22 @@ def test_status_names_an_unknown_setting_and_a_unit_that_started_again_by_itself
     assert "all is well" in installed.said("./run", "status")
 
 
+def test_prometheus_is_shown_the_service_and_what_the_exporter_finds(installed: Machine) -> None:
+    def shown(path: str) -> str:
+        return installed.said("curl", "--silent", "--fail", f"http://127.0.0.1:9101{path}")
+
+    with setting(installed, "EXPORTER_PORT=9101"):
+        installed.said("./run", "deploy")
+        wait_until(lambda: installed.run("curl", "--silent", "http://127.0.0.1:9101")[0] == 0)
+        for part in "disks", "backups":
+            assert f'exporter_up{{part="{part}"}} 1.0' in shown("/metrics")
+        assert "\nservice_ready 1.0\n" in shown("/service")
+        assert "tally-exporter.service  active (running)" in installed.said("./run", "status")
+    installed.said("./run", "deploy")
+    assert installed.run("curl", "--silent", "http://127.0.0.1:9101")[0] != 0
+    assert "all is well" in installed.said("./run", "status")
+
+
 def test_logs_are_those_of_the_units_and_of_nginx(installed: Machine) -> None:
     httpx.get(f"{installed.url}/of-the-log")
     code, said = installed.run("timeout", "5", "./run", "logs", "--lines", "10000")
