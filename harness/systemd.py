@@ -1,5 +1,6 @@
 """A Debian with systemd in a container, in which `./run install systemd` puts a copy of the tree in place."""
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +11,10 @@ from harness.compose import copy_tree, docker
 from harness.processes import container_name, free_port, wait_until
 
 IMAGE = """
-FROM python:3.13-slim
+FROM {base}
 RUN apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends \
     systemd systemd-sysv dbus nginx mariadb-server-core mariadb-client-core mariadb-backup logrotate python3-venv git \
-    curl openssl
+    curl openssl ca-certificates
 RUN mkdir -p /var/log/journal
 STOPSIGNAL SIGRTMIN+3
 CMD ["/lib/systemd/systemd"]
@@ -70,11 +71,27 @@ class Machine:
 
 
 @contextmanager
-def machine(directory: Path) -> Iterator[Machine]:
-    """A machine with a copy of the tree in /srv/tally, where nothing is installed yet."""
+def debian(release: str, root: Path) -> Iterator[str]:
+    """An image of that Debian, made by debootstrap in `root`, with this machine's certificates. Needs root."""
+    packages = "ca-certificates,python3"
+    subprocess.run(["debootstrap", "--variant=minbase", f"--include={packages}", release, root], check=True)
+    shutil.copy("/etc/ssl/certs/ca-certificates.crt", root / "etc/ssl/certs")
+    name = container_name()
+    with subprocess.Popen(["tar", "--create", "--directory", root, "."], stdout=subprocess.PIPE) as packed:
+        subprocess.run(["docker", "import", "-", name], stdin=packed.stdout, check=True, capture_output=True)
+    try:
+        yield name
+    finally:
+        docker("image", "rm", "--force", name)
+
+
+@contextmanager
+def machine(directory: Path, base: str = "python:3.13-slim") -> Iterator[Machine]:
+    """A machine of that image, with a copy of the tree in /srv/tally, where nothing is installed yet."""
     name, port = container_name(), free_port()
+    image = IMAGE.format(base=base)
     built = subprocess.run(
-        ["docker", "build", "--quiet", "-"], input=IMAGE, text=True, capture_output=True, timeout=500
+        ["docker", "build", "--quiet", "-"], input=image, text=True, capture_output=True, timeout=500
     )
     assert built.returncode == 0, built.stderr
     options = ("--privileged", "--cgroupns=private", "--tmpfs=/run", "--tmpfs=/tmp", f"--publish=127.0.0.1:{port}:8080")

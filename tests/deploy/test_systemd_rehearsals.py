@@ -1,9 +1,12 @@
 """`./run install systemd` and `./run deploy` in a booted Debian, under clients that do not try again."""
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -11,7 +14,7 @@ import pytest
 
 from harness.compose import copy_tree
 from harness.processes import wait_until
-from harness.systemd import Machine, machine
+from harness.systemd import Machine, debian, machine
 from service.platform.settings import ROOT
 from tests.deploy.deploys import BROKEN, under_load
 
@@ -421,3 +424,20 @@ def test_an_application_of_ones_own_runs_beside_it_and_is_removed(installed: Mac
     assert installed.said("sh", "-c", "ls -d /etc/systemd/system/my_app* /opt/my_app 2>/dev/null; ls /var/lib/my_app")
     assert installed.run("sh", "-c", "ls -d /etc/systemd/system/my_app* /opt/my_app")[0] != 0
     assert hit(installed) > 0
+
+
+def test_debian_12_deploys_goes_back_and_changes_passwords_and_no_request_fails(tmp_path: Path) -> None:
+    if os.geteuid() != 0 or not shutil.which("debootstrap"):
+        pytest.skip("needs root and debootstrap")
+    with debian("bookworm", tmp_path / "root") as image, machine(tmp_path, image) as booted:
+        install(booted)
+        first = release(booted)
+        booted.commit()
+        for task in "deploy", "rollback", "rotate":
+            under_load(booted, partial(booted.said, "./run", task))
+        assert release(booted).startswith(first + ".")
+        assert "all is well" in booted.said("./run", "status")
+        programs = "nginx -v 2>&1; mariadbd --version; /opt/tally/current/.venv/bin/python --version"
+        versions = booted.said("sh", "-c", programs)
+        print(versions)  # `./run rehearse` shows it
+        assert "Python 3.11" in versions
