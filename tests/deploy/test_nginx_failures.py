@@ -1,11 +1,13 @@
 import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from harness.nginx import Upstream, answer, die, nginx, say_nothing, upstream
+from harness.nginx import Request, Upstream, answer, die, nginx, say_nothing, upstream
 from harness.processes import free_port, wait_until
 
 pytestmark = pytest.mark.nginx
@@ -95,15 +97,32 @@ def test_no_server_at_all_is_said_to_have_done_nothing_and_to_be_tried_again(tmp
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_server_that_refused_a_moment_ago_is_asked_where_all_others_refuse(method: str, tmp_path: Path) -> None:
-    port = free_port()
-    with ExitStack() as stack:
-        leaving = [stack.enter_context(upstream(answer(Connection="close"))).address for _ in range(3)]
-        with nginx(tmp_path, f"127.0.0.1:{port}", *leaving) as proxy:
-            assert [proxy.get().status for _ in range(8)] == [200] * 8
+    ports = [free_port() for _ in range(6)]
+    with nginx(tmp_path, *(f"127.0.0.1:{port}" for port in ports)) as proxy:
+        for port in ports:
+            assert proxy.get().status == 503  # nginx has been refused by each a moment ago, also in its last tries
             with upstream(port=port) as back:
-                stack.close()
                 assert proxy.get("/", method, "body").status == 200
                 assert [request.body for request in back.requests] == [b"body"]
+
+
+def test_no_request_depends_on_those_by_which_nginx_sees_whether_a_server_is_back(tmp_path: Path) -> None:
+    port, is_over = free_port(), threading.Event()
+
+    def answer_late(connection: socket.socket, request: Request) -> None:
+        assert request.target != "/late" or is_over.wait(60)
+        answer()(connection, request)
+
+    with nginx(tmp_path, f"127.0.0.1:{port}", REFUSES) as proxy, ThreadPoolExecutor(2) as threads:
+        assert proxy.get().status == 503
+        with upstream(answer_late, port) as back:
+            late = [threads.submit(wait_until, lambda: proxy.get("/late").status == 200) for _ in range(2)]
+            try:
+                wait_until(lambda: len(back.requests) == 2)
+                assert [proxy.get().status for _ in range(20)] == [200] * 20
+            finally:
+                is_over.set()
+            assert [one.result() for one in late] == [None, None]
 
 
 def test_a_server_that_comes_back_is_used_within_seconds(service: Upstream, tmp_path: Path) -> None:
