@@ -16,6 +16,49 @@ from service.platform.settings import ROOT
 RECIPES = ROOT / "deploy/recipes"
 PORT = 8000
 
+ANY = "what one likes"
+DOKKU: Any = {
+    "env": {ANY: {"description", "value", "required", "generator", "sync"}},
+    "formation": {ANY: {"autoscaling", "max_parallel", "quantity", "service"}},
+    "healthchecks": {
+        ANY: set(
+            "attempts command content httpHeaders initialDelay listening name onFailure path port scheme timeout type uptime"
+            " wait warn".split()
+        )
+    },
+    **dict.fromkeys(("buildpacks", "cron", "scripts")),
+}
+"""The keys that Dokku 0.38 reads of an app.json (its plugins/app-json/appjson.go); it ignores others in silence."""
+
+KAMAL: Any = {
+    "servers": {ANY: {"hosts", "cmd", "stop_timeout", "options", "logging", "proxy", "labels", "env", "asset_path"}},
+    "registry": {"server", "username", "password"},
+    "builder": set(
+        "arch remote local pack cache context dockerfile target args secrets ssh driver provenance sbom".split()
+    ),
+    "env": {"clear", "secret", "tags"},
+    "proxy": {
+        "healthcheck": {"interval", "path", "timeout"},
+        "buffering": {"requests", "responses", "max_request_body", "max_response_body", "memory"},
+        **dict.fromkeys(
+            "host hosts app_port ssl ssl_redirect forward_headers response_timeout path_prefix path_prefixes"
+            " strip_path_prefix logging run".split()
+        ),
+    },
+    "accessories": {
+        ANY: set(
+            "service image registry host hosts role roles tag tags cmd port labels options env files directories volumes"
+            " network proxy".split()
+        )
+    },
+    **dict.fromkeys(
+        "service image labels volumes asset_path hooks_path hooks_output secrets_path error_pages_path require_destination"
+        " primary_role allow_empty_roles retain_containers minimum_version readiness_delay deploy_timeout drain_timeout"
+        " stop_timeout run_directory ssh sshkit boot logging output aliases".split()
+    ),
+}
+"""Those that Kamal 2.12.0 takes (its lib/kamal/configuration/docs); it refuses a file with others."""
+
 
 def read(path: Path) -> Any:
     return yaml.safe_load(path.read_text())
@@ -50,6 +93,24 @@ def seconds(text: str) -> int:
 def base_image(name: str) -> str:
     (image,) = re.findall(rf"^FROM (\S+) AS {name}-by-tag$", (ROOT / "deploy/Dockerfile").read_text(), re.MULTILINE)
     return str(image)
+
+
+def unknown(found: Any, known: Any, at: str = "") -> list[str]:
+    """Returns the paths of the keys that are not known. Where it is not said what is known below one, anything is."""
+    if isinstance(found, list):
+        return [path for each in found for path in unknown(each, known, at)]
+    if known is None or not isinstance(found, dict):
+        return []
+    below = known if isinstance(known, dict) else dict.fromkeys(known)
+    return [
+        path
+        for key, value in found.items()
+        for path in (
+            unknown(value, below.get(key, below.get(ANY)), f"{at}/{key}")
+            if {key, ANY} & set(below)
+            else [f"{at}/{key}"]
+        )
+    ]
 
 
 def settings(names: Any) -> None:
@@ -97,6 +158,11 @@ def test_kamal_names_settings_secrets_files_and_programs_that_there_are(kamal: A
     assert all((ROOT / file.partition(":")[0]).is_file() for file in mysql["files"])
     commands(kamal["servers"]["web"]["cmd"].replace('"', ""))
     assert (ROOT / kamal["builder"]["dockerfile"]).is_file()
+
+
+def test_dokku_and_kamal_know_each_key(dokku: Any, kamal: Any) -> None:
+    assert unknown(dokku, DOKKU) == []
+    assert unknown(kamal, KAMAL) == []
 
 
 def test_dokku_names_settings_and_programs_that_there_are(dokku: Any, production: dict[str, Any]) -> None:
