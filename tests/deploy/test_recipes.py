@@ -17,44 +17,52 @@ RECIPES = ROOT / "deploy/recipes"
 PORT = 8000
 
 ANY = "what one likes"
+
+
+def words(text: str) -> set[str]:
+    return set(text.split())
+
+
 DOKKU: Any = {
-    "env": {ANY: {"description", "value", "required", "generator", "sync"}},
-    "formation": {ANY: {"autoscaling", "max_parallel", "quantity", "service"}},
+    "env": {ANY: words("description value required generator sync")},
+    "formation": {ANY: words("autoscaling max_parallel quantity service")},
     "healthchecks": {
-        ANY: set(
-            "attempts command content httpHeaders initialDelay listening name onFailure path port scheme timeout type uptime"
-            " wait warn".split()
+        ANY: words(
+            "attempts command content httpHeaders initialDelay listening name onFailure path port scheme timeout type"
+            " uptime wait warn"
         )
     },
-    **dict.fromkeys(("buildpacks", "cron", "scripts")),
+    **dict.fromkeys(words("buildpacks cron scripts")),
 }
 """The keys that Dokku 0.38 reads of an app.json (its plugins/app-json/appjson.go); it ignores others in silence."""
 
 KAMAL: Any = {
-    "servers": {ANY: {"hosts", "cmd", "stop_timeout", "options", "logging", "proxy", "labels", "env", "asset_path"}},
-    "registry": {"server", "username", "password"},
-    "builder": set(
-        "arch remote local pack cache context dockerfile target args secrets ssh driver provenance sbom".split()
-    ),
-    "env": {"clear", "secret", "tags"},
+    "servers": {ANY: words("hosts cmd stop_timeout options logging proxy labels env asset_path")},
+    "registry": words("server username password"),
+    "builder": words("arch remote local pack cache context dockerfile target args secrets ssh driver provenance sbom"),
+    "env": words("clear secret tags"),
     "proxy": {
-        "healthcheck": {"interval", "path", "timeout"},
-        "buffering": {"requests", "responses", "max_request_body", "max_response_body", "memory"},
+        "healthcheck": words("interval path timeout"),
+        "buffering": words("requests responses max_request_body max_response_body memory"),
         **dict.fromkeys(
-            "host hosts app_port ssl ssl_redirect forward_headers response_timeout path_prefix path_prefixes"
-            " strip_path_prefix logging run".split()
+            words(
+                "host hosts app_port ssl ssl_redirect forward_headers response_timeout path_prefix path_prefixes"
+                " strip_path_prefix logging run"
+            )
         ),
     },
     "accessories": {
-        ANY: set(
-            "service image registry host hosts role roles tag tags cmd port labels options env files directories volumes"
-            " network proxy".split()
+        ANY: words(
+            "service image registry host hosts role roles tag tags cmd port labels options env files directories"
+            " volumes network proxy"
         )
     },
     **dict.fromkeys(
-        "service image labels volumes asset_path hooks_path hooks_output secrets_path error_pages_path require_destination"
-        " primary_role allow_empty_roles retain_containers minimum_version readiness_delay deploy_timeout drain_timeout"
-        " stop_timeout run_directory ssh sshkit boot logging output aliases".split()
+        words(
+            "service image labels volumes asset_path hooks_path hooks_output secrets_path error_pages_path"
+            " require_destination primary_role allow_empty_roles retain_containers minimum_version readiness_delay"
+            " deploy_timeout drain_timeout stop_timeout run_directory ssh sshkit boot logging output aliases"
+        )
     ),
 }
 """Those that Kamal 2.12.0 takes (its lib/kamal/configuration/docs); it refuses a file with others."""
