@@ -113,6 +113,7 @@ RUN_BY = {
     "./run db": f"{NATIVE}::test_db_is_a_client_of_the_database_as_the_services_user",
     "./run deploy": DEPLOYED,
     "./run rollback": DEPLOYED,
+    "./run rotate": f"{DEPLOYS}::test_new_passwords_and_a_new_key_fail_no_request_and_the_former_password_is_refused",
     "./run migrate": f"{NATIVE}::test_migrate_is_alembic_on_this_database",
     "./run migrate current": f"{NATIVE}::test_migrate_is_alembic_on_this_database",
     "./run check-nginx": "tests/test_run.py::test_nginx_takes_its_configuration_with_the_default_settings",

@@ -362,6 +362,17 @@ def test_new_passwords_and_a_new_key_fail_no_request_and_the_former_password_is_
     installed.said("./run", "backup")  # by its own new password
 
 
+def test_a_rotation_that_was_stopped_goes_on_where_the_database_took_the_former_password_no_longer(
+    installed: Machine,
+) -> None:
+    installed.run("flock", "/opt/tally/deploying", "./run", "rotate")
+    installed.said("systemctl", "restart", "tally-mariadb")
+    wait_until(lambda: "error 1045" in installed.run("./run", "status")[1])
+    assert '"Not ready"' in installed.run("./run", "status")[1]
+    installed.said("./run", "rotate")
+    wait_until_well(installed)
+
+
 def test_a_rollback_after_new_passwords_takes_the_release_before_them(installed: Machine) -> None:
     before = release(installed)
     second = installed.commit()
@@ -376,6 +387,8 @@ def test_a_rollback_after_new_passwords_takes_the_release_before_them(installed:
 
 
 def test_all_passwords_are_made_anew_while_it_is_stopped(installed: Machine) -> None:
+    sentence = "run: It runs: stop it first with systemctl stop tally.target.\n"
+    assert installed.run("./run", "secrets", "--renew") == (1, sentence)
     count = hit(installed)
     try:
         installed.said("systemctl", "stop", "tally.target")
