@@ -92,6 +92,31 @@ def test_a_deploy_and_a_rollback_replace_all_replicas_and_no_request_fails(deplo
     assert deployed.containers("nginx") == nginx
 
 
+@pytest.mark.rehearsal
+def test_a_deploy_of_the_same_image_applies_changed_settings_and_no_request_fails(deployed: Stack) -> None:
+    run(deployed, "deploy")
+    first, (nginx,) = deployed.containers("web"), deployed.containers("nginx")
+    noted = (deployed.directory / ".run/deploys").read_text()
+    code, written = run(deployed, "deploy")
+    assert (code, deployed.containers("web")) == (0, first), written
+    assert "and these settings already" in written
+    quartenv = deployed.directory / ".quartenv"
+    before = quartenv.read_text()
+    quartenv.write_text(before + "VERSION_HEADER=X-Version\n")
+    try:
+        changed = deployed.over(MAX_BODY_SIZE="1024", HTTP_ADDRESS="127.0.0.2")
+        code, written = under_load(deployed, lambda: run(changed, "deploy"))
+    finally:
+        quartenv.write_text(before)
+    assert code == 0, written
+    assert "nginx listens where it did: docker-compose up --detach --no-deps nginx makes its container anew" in written
+    assert not set(first) & set(deployed.containers("web"))
+    assert httpx.get(deployed.url).headers["X-Version"] == tags(deployed)[0]
+    assert httpx.post(deployed.url, content=bytes(1025)).status_code == 413
+    assert deployed.containers("nginx") == [nginx]
+    assert (deployed.directory / ".run/deploys").read_text() == noted
+
+
 def test_new_passwords_and_a_new_key_fail_no_request_and_the_former_password_is_refused(deployed: Stack) -> None:
     former = {name: deployed.secret(name) for name in ("db_password", "secret_key")}
     (mysql,) = deployed.containers("mysql")
