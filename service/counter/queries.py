@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Row, bindparam, func, or_, select, union_all
+from sqlalchemy import Executable, Row, bindparam, false, func, select, true, union, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.counter.models import Bucket, Counter, ReceiptRead
@@ -172,12 +172,19 @@ async def names_after(after: str, limit: int, private_prefixes: Sequence[str]) -
 
     Those of private counters only where they begin with one of the prefixes.
     """
-    wanted = NAMES
-    if "" not in private_prefixes:
-        private = (counter.c.name.startswith(prefix, autoescape=True) for prefix in private_prefixes)
-        wanted = NAMES.where(or_(~counter.c.is_private, *private))
     async with transaction() as connection:
-        return list((await connection.execute(wanted, {"after": after, "limit": limit})).scalars())
+        rows = await connection.execute(names(private_prefixes), {"after": after, "limit": limit})
+        return list(rows.scalars())
+
+
+def names(private_prefixes: Sequence[str]) -> Executable:
+    """Returns the statement for those names. Each of its parts reads no more than `limit` rows."""
+    if "" in private_prefixes:
+        return NAMES
+    public = NAMES.where(counter.c.is_private == false())
+    private = NAMES.where(counter.c.is_private == true())
+    parts = [private.where(counter.c.name.startswith(prefix, autoescape=True)) for prefix in private_prefixes]
+    return union(public, *parts).order_by("name").limit(bindparam("limit")) if parts else public
 
 
 async def receipt_of(counter_id: int, name: str, key: bytes) -> ReceiptRead | None:

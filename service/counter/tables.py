@@ -26,6 +26,7 @@ counter = Table(
     Column("image_hits", INTEGER(unsigned=True), nullable=False, server_default="0"),
     Column("once_a_day", Boolean(), nullable=False, server_default="0"),
     Index("uq_counter_name", "name", unique=True),
+    Index("ix_counter_is_private_name", "is_private", "name"),
     **TABLE_OPTIONS,
 )
 """A row holds the last number that was given, and the one before the first; how many images a minute may count; and

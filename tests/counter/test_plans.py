@@ -44,7 +44,9 @@ def many(server: DatabaseServer, make_tables: MakeTables) -> Iterator[Database]:
     ("statement", "parameters", "indexes"),
     [
         (queries.COUNTER, {"name": "plan-1"}, {"uq_counter_name", "ix_receipt_counter_id_first"}),
-        (queries.NAMES, {"after": "plan-7", "limit": 20}, {"uq_counter_name"}),
+        (queries.names([""]), {"after": "plan-7", "limit": 20}, {"uq_counter_name"}),
+        (queries.names([]), {"after": "plan-7", "limit": 20}, {"ix_counter_is_private_name"}),
+        (queries.names(["plan-8", "x"]), {"after": "plan-7", "limit": 20}, {"ix_counter_is_private_name"}),
         (text(str(WATCHED)), {}, {"uq_counter_name"}),
         (queries.ID, {"name": "plan-1"}, {"uq_counter_name"}),
         (queries.RECEIPT, {"key": KEY, "counter_id": 1}, {"PRIMARY"}),
