@@ -16,57 +16,6 @@ from service.platform.settings import ROOT
 RECIPES = ROOT / "deploy/recipes"
 PORT = 8000
 
-ANY = "what one likes"
-
-
-def words(text: str) -> set[str]:
-    return set(text.split())
-
-
-DOKKU: Any = {
-    "env": {ANY: words("description value required generator sync")},
-    "formation": {ANY: words("autoscaling max_parallel quantity service")},
-    "healthchecks": {
-        ANY: words(
-            "attempts command content httpHeaders initialDelay listening name onFailure path port scheme timeout type"
-            " uptime wait warn"
-        )
-    },
-    **dict.fromkeys(words("buildpacks cron scripts")),
-}
-"""The keys that Dokku 0.38 reads of an app.json (its plugins/app-json/appjson.go); it ignores others in silence."""
-
-KAMAL: Any = {
-    "servers": {ANY: words("hosts cmd stop_timeout options logging proxy labels env asset_path")},
-    "registry": words("server username password"),
-    "builder": words("arch remote local pack cache context dockerfile target args secrets ssh driver provenance sbom"),
-    "env": words("clear secret tags"),
-    "proxy": {
-        "healthcheck": words("interval path timeout"),
-        "buffering": words("requests responses max_request_body max_response_body memory"),
-        **dict.fromkeys(
-            words(
-                "host hosts app_port ssl ssl_redirect forward_headers response_timeout path_prefix path_prefixes"
-                " strip_path_prefix logging run"
-            )
-        ),
-    },
-    "accessories": {
-        ANY: words(
-            "service image registry host hosts role roles tag tags cmd port labels options env files directories"
-            " volumes network proxy"
-        )
-    },
-    **dict.fromkeys(
-        words(
-            "service image labels volumes asset_path hooks_path hooks_output secrets_path error_pages_path"
-            " require_destination primary_role allow_empty_roles retain_containers minimum_version readiness_delay"
-            " deploy_timeout drain_timeout stop_timeout run_directory ssh sshkit boot logging output aliases"
-        )
-    ),
-}
-"""Those that Kamal 2.12.0 takes (its lib/kamal/configuration/docs); it refuses a file with others."""
-
 
 def read(path: Path) -> Any:
     return yaml.safe_load(path.read_text())
@@ -104,21 +53,16 @@ def base_image(name: str) -> str:
 
 
 def unknown(found: Any, known: Any, at: str = "") -> list[str]:
-    """Returns the paths of the keys that are not known. Where it is not said what is known below one, anything is."""
+    """Returns the paths of the keys that are not known (see recipe_keys.yml)."""
     if isinstance(found, list):
         return [path for each in found for path in unknown(each, known, at)]
     if known is None or not isinstance(found, dict):
         return []
-    below = known if isinstance(known, dict) else dict.fromkeys(known)
-    return [
-        path
-        for key, value in found.items()
-        for path in (
-            unknown(value, below.get(key, below.get(ANY)), f"{at}/{key}")
-            if {key, ANY} & set(below)
-            else [f"{at}/{key}"]
-        )
-    ]
+    paths: list[str] = []
+    for key, value in found.items():
+        is_known = key in known or "*" in known
+        paths += unknown(value, known.get(key, known.get("*")), f"{at}/{key}") if is_known else [f"{at}/{key}"]
+    return paths
 
 
 def settings(names: Any) -> None:
@@ -169,8 +113,8 @@ def test_kamal_names_settings_secrets_files_and_programs_that_there_are(kamal: A
 
 
 def test_dokku_and_kamal_know_each_key(dokku: Any, kamal: Any) -> None:
-    assert unknown(dokku, DOKKU) == []
-    assert unknown(kamal, KAMAL) == []
+    known = read(ROOT / "tests/deploy/recipe_keys.yml")
+    assert unknown({"dokku": dokku, "kamal": kamal}, known) == []
 
 
 def test_dokku_names_settings_and_programs_that_there_are(dokku: Any, production: dict[str, Any]) -> None:
