@@ -27,15 +27,21 @@ class Replayed(Receipt):
 
 
 class Hit:
-    """One request to count: `amount` numbers, under an Idempotency-Key or none. `deadline` is the event loop's time."""
+    """One request to count: `amount` numbers, under an Idempotency-Key or none. `deadline` is the event loop's time.
 
-    __slots__ = ("amount", "answer", "deadline", "key", "since")
+    `create`: a missing counter is created for it.
+    """
 
-    def __init__(self, amount: int, key: str | None, answer: "asyncio.Future[Receipt]", deadline: float) -> None:
+    __slots__ = ("amount", "answer", "create", "deadline", "key", "since")
+
+    def __init__(
+        self, amount: int, key: str | None, answer: "asyncio.Future[Receipt]", deadline: float, *, create: bool = False
+    ) -> None:
         self.amount = amount
         self.key = key
         self.answer = answer
         self.deadline = deadline
+        self.create = create
         self.since = time.perf_counter()
 
     def accept(self, receipt: Receipt) -> None:

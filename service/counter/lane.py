@@ -112,8 +112,6 @@ class Lane:
     ) -> None:
         self.name = name
         self.queue = queue
-        self.create = False
-        """Whether a missing counter is created."""
         self.lost = lost
         """The names of lost connections that may still hold the counter's row."""
         self._connections = connections
@@ -290,7 +288,7 @@ class Lane:
     async def _first_attempt(self, connection: LaneConnection, batch: Batch) -> bool:
         """The first attempt. Returns whether all hits are answered."""
         begun = time.perf_counter()
-        counter_id = await self._find(connection)
+        counter_id = await self._find(connection, batch)
         if counter_id is None:
             batch.refuse(batch.hits, NoSuchCounter)
             return True
@@ -308,7 +306,7 @@ class Lane:
         killed = list(self.lost)  # others may lose theirs meanwhile
         for name in killed:
             await connection.kill(name)
-        counter_id = await self._find(connection)
+        counter_id = await self._find(connection, batch)
         count = None if counter_id is None else await connection.lock(counter_id)
         if counter_id is None or count is None:
             self._ids.pop(self.name, None)
@@ -351,12 +349,12 @@ class Lane:
         batch.settle(counter_id, plan.receipts_at(count))
         return True
 
-    async def _find(self, connection: LaneConnection) -> int | None:
-        """Returns the counter's id, None if it does not exist and is not to be created."""
+    async def _find(self, connection: LaneConnection, batch: Batch) -> int | None:
+        """Returns the counter's id, None if it does not exist and no hit of the batch creates it."""
         counter_id = self._ids.get(self.name)
         if counter_id is None:
             counter_id = await connection.find(self.name)
-            if counter_id is None and self.create:
+            if counter_id is None and any(hit.create for hit in batch.hits):
                 await connection.create(self.name)
                 counter_id = await connection.find(self.name)
             if counter_id is not None:

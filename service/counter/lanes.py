@@ -48,8 +48,7 @@ class Lanes:
         if lane is None:
             lane = self._open(name)
         loop = asyncio.get_running_loop()
-        hit = Hit(amount, key, loop.create_future(), loop.time() + self._queue_timeout)
-        lane.create = lane.create or create
+        hit = Hit(amount, key, loop.create_future(), loop.time() + self._queue_timeout, create=create)
         lane.put(hit)
         return await hit.answer
 

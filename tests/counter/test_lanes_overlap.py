@@ -345,6 +345,21 @@ async def test_a_batch_in_doubt_takes_no_number_of_a_counter_that_was_deleted_me
         assert (await lanes.hit(name)).last == 2 == audit(shared, name)
 
 
+async def test_a_hit_that_may_make_the_counter_lets_no_later_hit_make_it(
+    shared: Database, name: str, make_app: MakeApp, at_once: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with proxy(shared.server.port) as here, lanes_behind(here, make_app, **PATIENT) as lanes:
+        stuck, goes_on = await one_stuck(lanes, name, monkeypatch)  # until its end, all are in one lane
+        assert (await lanes.hit(name, create=True)).last == 1
+        shared.execute("DELETE FROM counter WHERE name = %s", name)
+        later = asyncio.create_task(lanes.hit(name))
+        await asyncio.wait([later])
+        goes_on.set()
+        for hit in later, stuck:
+            with pytest.raises(NoSuchCounter):
+                await hit
+
+
 async def test_two_workers_with_the_same_new_keys_in_flight_give_each_one_number(
     shared: Database, name: str, make_app: MakeApp, at_once: None
 ) -> None:
