@@ -1,7 +1,7 @@
 // A client of Tally in one file without dependencies, for browsers and Node.js 20 and newer: copy it.
 // It sends each hit with a key, and again with the same key until its number is known.
 
-// The request was not carried out, and may be another time. After any other 5xx, which a proxy may send, it is open.
+// The request was not carried out, and may be another time. After any other 5xx, also a proxy's, it may have been.
 const NOT_YET = [408, 429, 503];
 
 /** The request was not carried out, and would not be the next time: `type` is one of docs/counter/api.md, "about:blank"

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 NOT_YET = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
-"""The request was not carried out, and may be another time. After any other 5xx, which a proxy may send, it is open."""
+"""The request was not carried out, and may be another time. After any other 5xx, also a proxy's, it may have been."""
 
 
 class Refused(Exception):

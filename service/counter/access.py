@@ -69,7 +69,7 @@ async def check(name: str, *, is_private: bool) -> None:
     """Raises NoSuchCounter if the counter is not for the one who asks, also where the token is not valid.
 
     For a counter that is there for everybody no token is looked up, and a 401 would say that there is a private one.
-    One that is not there is checked as a private one, or the time, or a 503 where the tokens cannot be read, would.
+    One that is not there is checked as a private one: else the time, or a 503 where the tokens cannot be read, would.
     """
     if not is_private:
         return

@@ -178,7 +178,10 @@ async def names_after(after: str, limit: int, private_prefixes: Sequence[str]) -
 
 
 def names(private_prefixes: Sequence[str]) -> Executable:
-    """Returns the statement for those names. Each of its parts reads no more than `limit` rows."""
+    """Returns the statement for the names of public counters, and of private ones that begin with one of the prefixes.
+
+    Each of its parts reads no more than `limit` rows.
+    """
     if "" in private_prefixes:
         return NAMES
     public = NAMES.where(counter.c.is_private == false())

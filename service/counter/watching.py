@@ -43,7 +43,7 @@ class Reading(NamedTuple):
     read_at: float
 
     def is_of_another(self, other: "Reading") -> bool:
-        """Whether one is of a counter that was made in the other's place, or made private or open."""
+        """Whether the counter was made again between the two, or made private or open."""
         return (self.id, self.is_private) != (other.id, other.is_private)
 
 
@@ -83,10 +83,10 @@ class Watching:
             raise
 
     async def first(self, name: str, seen: int) -> Reading:
-        """Returns the counter as it was read last, if that was an interval ago at most, or now if more was seen of it.
+        """Returns the counter as it was read at most an interval ago, or reads it now, also where more was seen of it.
 
-        A private one is read now, so that how long it takes does not say that it is watched. Whoever asks meanwhile
-        shares the query. Raises NoSuchCounter, Unavailable.
+        A private one is always read now, so that how long it takes does not say that it is watched. Whoever asks
+        meanwhile shares the query. Raises NoSuchCounter, Unavailable.
         """
         watched = self._watched.get(name)
         known = None if watched is None else watched.newest
@@ -109,7 +109,8 @@ class Watching:
     ) -> Iterator[NextEvent]:
         """Lends a function that waits for the next value of the counter that is above `seen`, for `lasts` seconds.
 
-        A stream may begin long after its `first`: where that is no longer so, the counter that was asked for is over.
+        A stream may begin long after `first` was read. Where the counter was made again, private or open since, the
+        stream only says that its counter is over.
         """
         watched = self._watched.setdefault(name, _Watched(first))
         if watched.newest is not None and watched.newest.is_of_another(first):

@@ -32,7 +32,7 @@ BATCH, PAUSE = 20, 0.002
 
 _T = TypeVar("_T")
 
-OPEN = gauge("event_streams_open", "Streams of events that clients read.")
+_OPEN = gauge("event_streams_open", "Streams of events that clients read.")
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ async def _nothing() -> AsyncGenerator[bytes]:
 async def _parts(
     source: AbstractContextManager[NextEvent], streams: _Streams, heartbeat: float
 ) -> AsyncGenerator[bytes]:
-    with OPEN.track_inprogress(), source as next_event:
+    with _OPEN.track_inprogress(), source as next_event:
         yield _retry(RETRY)
         while not streams.leaving.is_set():
             wait = asyncio.timeout(heartbeat)
