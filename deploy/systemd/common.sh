@@ -17,6 +17,13 @@ as_service() {
         --ambient-caps=-all,+net_bind_service --no-new-privs -- "$@"
 }
 
+# Prints each unit of this folder, a space, and where systemd has it.
+unit_files() {
+    local unit
+    for unit in deploy/systemd/"$NAME"*.*; do echo "$unit $UNITS/${unit##*/}"; done
+    echo "deploy/systemd/service.conf $UNITS/$NAME-.service.d/service.conf"
+}
+
 # is_private [RELEASE]: whether it has the private MariaDB.
 is_private() { grep -qF 'DB_PASSWORD_FILE="'"$releases" "${1-.}/environment"; }
 

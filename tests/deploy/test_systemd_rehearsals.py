@@ -97,7 +97,7 @@ def test_a_deploy_is_refused_until_systemd_has_its_units(installed: Machine) -> 
     unit = "/etc/systemd/system/tally-nginx.service"
     installed.said("sh", "-c", f"echo '# of an earlier version' >>{unit}")
     code, said = installed.run("./run", "deploy")
-    assert (code, "./run install systemd gives it them. Nothing was replaced." in said) == (1, True), said
+    assert (code, "./run install systemd installs them. Nothing was replaced." in said) == (1, True), said
     assert f"-- {unit}" in installed.said("./run", "install", "systemd")
 
 
