@@ -109,7 +109,8 @@ def test_a_deploy_of_the_same_image_applies_changed_settings_and_no_request_fail
     finally:
         quartenv.write_text(before)
     assert code == 0, written
-    assert "nginx listens where it did: docker-compose up --detach --no-deps nginx makes its container anew" in written
+    assert "nginx still has its former address and ports: docker-compose -f docker-compose.prod.yml" in written
+    assert " up --detach --no-deps nginx makes its container anew, which cuts off clients" in written
     assert not set(first) & set(deployed.containers("web"))
     assert httpx.get(deployed.url).headers["X-Version"] == tags(deployed)[0]
     assert httpx.post(deployed.url, content=bytes(1025)).status_code == 413
