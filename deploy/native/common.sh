@@ -78,8 +78,8 @@ is_release() { [ "$PWD" = /opt/tally/current ]; }
 is_up() { [ -e .run/running ] && ! flock -n .run/running true; }
 
 # Prints how this folder's application runs, or would: systemd, native (by ./run up) or compose. It is native where there
-# is no docker, and where there is a private MariaDB, running or not, and no container.
-way() {
+# is no Docker, and where there is a private MariaDB, running or not, and no container.
+how_it_runs() {
     if is_installed || is_release; then
         echo systemd
     elif is_up || ! command -v docker >/dev/null ||
@@ -92,8 +92,10 @@ way() {
 
 # how_to start|stop: prints the command for it.
 how_to() {
-    case $(way):$1 in
-        systemd:start) if [ -e /opt/tally/current ]; then echo "systemctl start tally.target"; else echo "./run deploy"; fi ;;
+    case $(how_it_runs):$1 in
+        systemd:start)
+            if [ -e /opt/tally/current ]; then echo "systemctl start tally.target"; else echo "./run deploy"; fi
+            ;;
         systemd:stop) echo "systemctl stop tally.target" ;;
         native:start) echo "./run up" ;;
         native:stop) echo Ctrl-C ;;
