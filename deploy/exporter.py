@@ -136,7 +136,7 @@ def parts(settings: dict[str, str]) -> dict[str, Callable[[], Iterator[Metric]]]
 
 
 def service_metrics(path: str) -> tuple[int, str, bytes]:
-    """Asks the service on this Unix socket; returns status, type and text, or 503 and why it cannot be asked."""
+    """Asks the service on this Unix socket; returns status, content type and body, or 503 and why there is none."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(TIMEOUT)
         try:
@@ -150,16 +150,16 @@ def service_metrics(path: str) -> tuple[int, str, bytes]:
 
 
 def handler(registry: CollectorRegistry, service_socket: str) -> type[MetricsHandler]:
-    """Returns what answers each request."""
+    """Returns the class that answers requests: /service by the service's own metrics, all else by the registry's."""
 
     class Handler(MetricsHandler):
         def do_GET(self) -> None:  # noqa: N802
             if not service_socket or self.path != FROM_SERVICE:
                 super().do_GET()
                 return
-            status, kind, body = service_metrics(service_socket)
+            status, content_type, body = service_metrics(service_socket)
             self.send_response(status)
-            self.send_header("Content-Type", kind)
+            self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -18,6 +18,7 @@ RUN apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --y
 RUN mkdir -p /var/log/journal
 STOPSIGNAL SIGRTMIN+3
 CMD ["/lib/systemd/systemd"]
+LABEL base="{base}"
 """
 
 
@@ -80,9 +81,11 @@ def debian(release: str, root: Path) -> Iterator[str]:
     with subprocess.Popen(["tar", "--create", "--directory", root, "."], stdout=subprocess.PIPE) as packed:
         subprocess.run(["docker", "import", "-", name], stdin=packed.stdout, check=True, capture_output=True)
     try:
+        assert packed.returncode == 0
         yield name
     finally:
-        docker("image", "rm", "--force", name)
+        made_of_it = docker("images", "--quiet", "--filter", f"label=base={name}").split()
+        docker("image", "rm", "--force", *made_of_it, name)
 
 
 @contextmanager

@@ -101,7 +101,7 @@ def contiguous(logs: list[Log], first: int) -> list[Log]:
 
 
 class Counted:
-    """A file that is written or read on, with how many bytes have passed."""
+    """A file that is written to or read from, and the number of bytes so far."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -122,7 +122,7 @@ class Counted:
 
 
 class Sums(Counted):
-    """One with the SHA-256 of what has passed, too."""
+    """Also computes the SHA-256 of these bytes."""
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 ON_A_TERMINAL, ELSEWHERE = 0.5, 30.0
-"""Seconds after which it is said again how far a step is: in a line that is written over, or in one of its own."""
+"""Seconds between two reports of a step: in a line that is written over, or each in a line of its own."""
 
 _CLEAR = "\r\x1b[K"
 
@@ -27,7 +27,7 @@ def count(number: float) -> str:
 
 @contextmanager
 def progress(total: float, done: Callable[[], float], measure: Callable[[float], str] = megabytes) -> Iterator[None]:
-    """Shows during the block how much of `total` is done, in bytes or by another measure; `done` runs in a thread."""
+    """Shows during the block how much of `total` is done, as `measure` prints it. `done` runs in another thread."""
     is_terminal = sys.stderr.isatty()
     begun = time.monotonic()
     over = threading.Event()
@@ -36,7 +36,7 @@ def progress(total: float, done: Callable[[], float], measure: Callable[[float],
         while not over.wait(ON_A_TERMINAL if is_terminal else ELSEWHERE):
             try:
                 so_far = min(done(), total)
-            except OSError:  # a file went while its size was looked at
+            except OSError:  # a file was removed while its size was looked up
                 continue
             text = _text(so_far, total, time.monotonic() - begun, measure)
             print(f"{_CLEAR}-- {text}" if is_terminal else f"-- {text}\n", end="", file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
 """On PYTHONPATH of `./run test`: makes the start of each process that imports our code cheap, and measures coverage.
 
 The libraries that our code imports come first, without the garbage collector, which takes a fifth of the time of an
-import and finds nothing, and without those that production has not. Then coverage starts, if COVERAGE_AT_IMPORT names
+import and finds nothing, and without those that production lacks. Then coverage starts, if COVERAGE_AT_IMPORT names
 its configuration. Its own start is at once, and makes a process import half as fast again (Python 3.11): it looks at
 each file, even in Locust and pip.
 """
@@ -19,7 +19,7 @@ OURS = "service", "migrations", "alembic"
 """With the first of these it happens. Alembic runs migrations/env.py without importing it."""
 
 NOT_IN_PRODUCTION = "pygments", "rich"
-"""Libraries of the tools, which Mako and structlog import where they are."""
+"""Libraries of the development tools, which Mako and structlog import where they are installed."""
 
 LIBRARIES = "quart", "sqlalchemy.ext.asyncio", "sqlalchemy.dialects.mysql", "aiomysql", "alembic.config", "structlog"
 
