@@ -77,6 +77,18 @@ def test_up_takes_no_arguments() -> None:
     assert ended.stderr.startswith("run: up takes no arguments")
 
 
+@pytest.mark.parametrize(
+    ("task", "argument"),
+    [("deploy", "--help"), ("deploy", "--pull"), ("rollback", "--help"), ("rotate", "--help")],
+)
+def test_what_would_change_what_serves_does_nothing_with_an_argument_that_it_does_not_know(
+    task: str, argument: str
+) -> None:
+    ended = run(task, argument)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith(f"run: usage: ./run {task}")
+
+
 @pytest.mark.parametrize("name", ["production", "native", "dev", "audit"])
 def test_every_requirement_is_pinned_with_hashes_and_without_an_address(name: str) -> None:
     pins = (ROOT / f"requirements/{name}.txt").read_text()
