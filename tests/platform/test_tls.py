@@ -1,5 +1,9 @@
 """TLS between the service, the migration job and the database."""
 
+import fcntl
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,6 +140,48 @@ def test_a_server_that_takes_encrypted_connections_only_says_so(database: Databa
         assert httpx.get(encrypted.url).status_code == 200
         wrong = start(ready=False, DB_SSL_MODE="VERIFY_CA")
         assert "self-signed certificate in certificate chain" in readiness(wrong)[1]
+
+
+def test_a_mariadb_that_takes_encrypted_connections_only_says_so(settings: dict[str, str], tmp_path: Path) -> None:
+    with service({**settings, "DB_SSL_MODE": "DISABLED", "DB_SSL_CA": ""}, tmp_path) as running:
+        status, detail = readiness(running)
+    assert (status, "set DB_SSL_MODE." in detail) == (503, True), detail
+
+
+def test_a_backup_is_made_of_a_server_that_takes_encrypted_connections_only(
+    settings: dict[str, str], secured: Database, tmp_path: Path
+) -> None:
+    ((data,),) = secured.server.execute("SELECT @@datadir")
+    (tmp_path / "password").write_text(settings["DB_PASSWORD"])
+    own = {
+        **settings,
+        "DB_HOST": "127.0.0.1",  # as natively; "localhost" is a socket
+        "BACKUP_DB_USERNAME": f"{settings['DB_USERNAME']}_b",
+        "BACKUP_DB_PASSWORD_FILE": str(tmp_path / "password"),
+        "BACKUP_DIRECTORY": str(tmp_path / "place"),
+        "DATA_DIRECTORY": data,
+    }
+    (tmp_path / "place").mkdir()
+    backup = [sys.executable, "-m", "deploy.backup", "take"]
+    ended = subprocess.run(backup, cwd=ROOT, env=own, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_the_client_of_run_db_is_encrypted_and_believes_no_other_authority(
+    settings: dict[str, str], tmp_path: Path
+) -> None:
+    shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
+    shutil.copy(ROOT / "run", tmp_path)
+    state = tmp_path / ".run"
+    state.mkdir()
+    (state / "environment").touch()  # the settings of what runs, which here are in the environment
+    other = Authority(tmp_path, "authority")
+    command: list[str | Path] = [tmp_path / "run", "db", "-Ne", "SHOW STATUS LIKE 'Ssl_version'"]
+    with (state / "running").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for authority, code, said in (settings["DB_SSL_CA"], 0, "TLSv1.3"), (str(other.certificate), 1, "ERROR 2026"):
+            ended = subprocess.run(command, env={**settings, "DB_SSL_CA": authority}, capture_output=True, text=True)
+            assert (ended.returncode, said in ended.stdout + ended.stderr) == (code, True), ended.stderr
 
 
 def test_a_server_without_tls_is_refused_before_a_password_is_sent(
