@@ -5,12 +5,14 @@
 
 Where the service listens on a Unix socket, which Prometheus cannot reach, /service has the service's own metrics.
 
-A part that is not named is left out. One that fails has `exporter_up` 0 and no metrics, and says why on standard error.
+A part that is not named is left out. One that fails has `exporter_up` 0 and no metrics; the log says why, and when it
+is over.
 docs/metrics.md has all names; those of nginx and the certificate are those of nginx-prometheus-exporter and the
 blackbox exporter.
 """
 
 import http.client
+import json
 import os
 import re
 import shutil
@@ -19,6 +21,7 @@ import ssl
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from http import HTTPStatus
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -110,13 +113,20 @@ class Exporter(Collector):
             reason = ""
             try:
                 yield from list(part())
-            except (OSError, Refused, ValueError) as error:
-                reason = f"exporter: {name}: {error}"
+            except (OSError, http.client.HTTPException, Refused, ValueError) as error:
+                reason = str(error) or type(error).__name__
             up.add_metric([name], not reason)
-            if reason and reason != self._said.get(name):
-                print(reason, file=sys.stderr, flush=True)
+            if reason != self._said.get(name, ""):
+                log("warning" if reason else "info", f"{name}: {reason or 'can be asked again'}")
             self._said[name] = reason
         yield up
+
+
+def log(level: str, event: str) -> None:
+    """Writes a line as the service does (docs/logs.md)."""
+    time = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    line = {"time": time, "level": level, "event": event, "logger": "deploy.exporter", "worker": os.getpid()}
+    print(json.dumps(line), file=sys.stderr, flush=True)
 
 
 def parts(settings: dict[str, str]) -> dict[str, Callable[[], Iterator[Metric]]]:

@@ -23,6 +23,8 @@ def readable(line: str) -> str:
         said = None
     if isinstance(said, dict) and "msg" in said and "label" in said:  # MySQL's
         said = {"time": said.get("time"), "level": str(said["label"]).lower(), "event": said["msg"]}
+    elif isinstance(said, dict) and "msg" in said and "ts" in said:  # Prometheus'
+        said = {"time": said.pop("ts"), "event": said.pop("msg"), **said}
     if found is None or not isinstance(said, dict) or "event" not in said:
         return _printable(line.rstrip("\n"))
     return _printable(found["before"]) + "\n".join([_first_line(said), *map(_printable, _traceback(said))])

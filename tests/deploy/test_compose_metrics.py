@@ -98,6 +98,8 @@ def test_it_finds_every_replica_and_all_its_rules_work(prometheus: str, stack: S
     wait_until(lambda: list(ask(prometheus, 'up{job="service"}').values()) == [1.0] * 2)
     wait_until(lambda: set(ask(prometheus, "exporter_up").values()) == {1.0})
     stack.compose("--profile", "observability", "logs", "exporter")  # as the runbook says, where one is 0
+    (container,) = stack.over(COMPOSE_PROFILES="observability").containers("prometheus")
+    assert [line for line in logged(container).splitlines() if not line.startswith("{")] == []
     groups = httpx.get(f"{prometheus}/api/v1/rules").json()["data"]["groups"]
     assert {rule["health"] for group in groups for rule in group["rules"]} == {"ok"}
 

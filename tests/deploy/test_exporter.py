@@ -1,3 +1,4 @@
+import json
 import re
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.backup.place import DATA, FORMAT, Backup, Check, Packed, Place, Position
 from harness.certificates import Authority
-from harness.nginx import Upstream, answer, nginx, upstream
+from harness.nginx import Request, Upstream, answer, nginx, upstream
 from harness.processes import free_port, is_ok, stop, wait_until
 from service.platform.settings import ROOT
 from tests.deploy.test_certificate import store
@@ -97,23 +98,40 @@ def test_backups_logs_disks_the_certificate_and_nginx_are_shown(tmp_path: Path) 
     assert sorted(re.findall(r"^\| `(\w+)` \| (\w+) \|", documented, re.MULTILINE)) == sorted(types)
 
 
-def test_without_any_backup_the_last_was_never_and_a_part_that_fails_is_shown_and_said_once(tmp_path: Path) -> None:
+def wrong(connection: socket.socket, request: Request) -> None:
+    connection.sendall(b"no HTTP\r\n\r\n")
+
+
+def test_without_any_backup_the_last_was_never_and_a_part_that_fails_is_shown_and_said_until_it_is_well(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "backups").mkdir()
-    port = free_port()
-    with exporter(
-        tmp_path,
-        DATA_DIRECTORY=str(tmp_path / "nowhere"),
-        BACKUP_DIRECTORY=str(tmp_path / "backups"),
-        NGINX_STATUS=f"http://127.0.0.1:{port}",
-        TLS_ADDRESS=f"127.0.0.1:{port}",
-    ) as url:
+    nowhere = tmp_path / "nowhere"
+    with (
+        upstream(wrong) as service,
+        exporter(
+            tmp_path,
+            DATA_DIRECTORY=str(nowhere),
+            BACKUP_DIRECTORY=str(tmp_path / "backups"),
+            NGINX_STATUS=f"http://{service.address}",
+            TLS_ADDRESS=f"127.0.0.1:{free_port()}",
+        ) as url,
+    ):
         found = [exposed(url) for _ in range(2)][-1]
+        nowhere.mkdir()
+        assert exposed(url)["exporter_updisks"] == 1
     assert found["backup_last_timestamp_seconds"] == found["backup_logs_end_timestamp_seconds"] == 0
     up = {name: value for name, value in found.items() if name.startswith("exporter_up")}
     assert up == {"exporter_updisks": 0, "exporter_upbackups": 1, "exporter_upcertificate": 0, "exporter_upnginx": 0}
     assert not [name for name in found if name.startswith(("disk", "nginx", "probe"))]
-    said = (tmp_path / "errors").read_text().splitlines()
-    assert [line.split(": ")[1] for line in said] == ["disks", "certificate", "nginx"]
+    said = [json.loads(line) for line in (tmp_path / "errors").read_text().splitlines()]
+    assert [(line["level"], line["event"].split(": ")[0]) for line in said] == [
+        ("warning", "disks"),
+        ("warning", "certificate"),
+        ("warning", "nginx"),
+        ("info", "disks"),
+    ]
+    assert [line["event"] for line in said[2:]] == ["nginx: no HTTP\r\n", "disks: can be asked again"]
 
 
 def test_a_backup_that_cannot_be_read_is_said(tmp_path: Path) -> None:

@@ -28,6 +28,11 @@ def test_a_line_of_mysqls_is_as_all_others() -> None:
     assert readable(json.dumps(line)) == "20:46:13.123 warning  no room"
 
 
+def test_a_line_of_prometheus_is_as_all_others() -> None:
+    line = {"ts": "2026-11-26T20:46:13.123Z", "caller": "main.go:1", "level": "error", "msg": "no room", "err": "full"}
+    assert readable(json.dumps(line)) == "20:46:13.123 error    no room  caller=main.go:1 err=full"
+
+
 def test_a_traceback_has_lines_of_its_own() -> None:
     assert readable(json.dumps({**LINE, "exception": "a\n  b"})).splitlines()[1:] == ["a", "  b"]
 
