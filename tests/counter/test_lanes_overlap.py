@@ -21,6 +21,7 @@ from service.platform.database import OutcomeUnknown, Unavailable
 from tests.conftest import MakeApp
 from tests.counter.audit import audit
 from tests.counter.shared import *  # noqa: F403  # fixtures
+from tests.counter.test_counter_metrics import value
 from tests.counter.test_lanes_faults import CUTS, described, held, lanes_behind
 from tests.counter.test_lanes_properties import until_idle
 
@@ -435,10 +436,12 @@ async def test_a_hit_that_waits_behind_four_that_are_stuck_is_refused_when_its_t
         proxy(shared.server.port) as here,
         lanes_behind(here, make_app, **{**PATIENT, "DB_POOL_TIMEOUT": 2, "LANE_TRANSACTIONS": 4}) as lanes,
     ):
+        late = value("counter_refused_hits_total", reason="queue_late")
         with held(shared, name):
             sent = await fly(lanes, name, *[(1, None)] * 4)
             with pytest.raises(Unavailable, match="waited too long"):
                 await lanes.hit(name)
+        assert value("counter_refused_hits_total", reason="queue_late") == late + 1
         assert sorted([(await task).last for task in sent]) == [1, 2, 3, 4]
         assert audit(shared, name) == 4
 

@@ -108,6 +108,7 @@ async def test_an_error_in_the_block_rolls_the_transaction_back(app: App, empty_
 
 async def test_a_pool_that_is_exhausted_is_said_to_be_unavailable(app: App) -> None:
     async with transaction():
+        assert registry.get_sample_value("db_pool_connections_in_use") == 1
         with pytest.raises(Unavailable, match="all 1 connections of the pool were in use"):
             await scalar("SELECT 1")
     assert await scalar("SELECT 1") == 1

@@ -1,4 +1,5 @@
 import fcntl
+import platform
 import re
 import socket
 from pathlib import Path
@@ -29,7 +30,7 @@ def scraped(server: Hypercorn) -> dict[tuple[str, ...], float]:
 
 
 def test_requests_are_counted_over_all_workers_by_method_route_and_status(database: Database, start: Start) -> None:
-    server = start(app="tests.platform.probe:app", workers=2)
+    server = start(app="tests.platform.probe:app", workers=2, APP_VERSION="1.2", DB_POOL_SIZE=3)
     processes: set[str] = set()
     while len(processes) < 2:  # however the system gives them connections
         processes.add(httpx.get(f"{server.url}/probe/process").text)
@@ -39,11 +40,13 @@ def test_requests_are_counted_over_all_workers_by_method_route_and_status(databa
         httpx.get(f"{server.url}/no/such/{name}")
         httpx.request(f"X{name}", f"{server.url}/probe/echo")
     httpx.get(f"{server.url}/probe/error")
+    httpx.get(f"{server.url}/probe/query?sql=SELECT+1")
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         client.sendall(b"GET /probe/wait/x HTTP/1.1\r\nHost: a\r\n\r\n")
         wait_until(lambda: server.logged("x waits"))
     expected = {
         ("GET", "/probe/error", "500"): 1,
+        ("GET", "/probe/query", "200"): 1,
         ("GET", "/probe/wait/<name>", "499"): 1,
         ("GET", "unmatched", "404"): 2,
         ("GET", "unmatched", "405"): 2,
@@ -57,6 +60,11 @@ def test_requests_are_counted_over_all_workers_by_method_route_and_status(databa
 
     wait_until(lambda: counted() == expected)
     found = scraped(server)
+    ((revision,),) = database.execute("SELECT version_num FROM alembic_version")
+    assert found["service_schema_info", revision] == 1
+    assert found["service_build_info", platform.python_version(), "1.2"] == 1
+    assert found["db_pool_size",] == 2 * 3
+    assert found["db_pool_wait_seconds_count",] == 1
     assert found["http_request_duration_seconds_count", "POST", "/probe/session/<value>"] == 2
     assert found["http_requests_in_progress",] >= 1  # the one for metrics
     assert found["service_ready",] == 1
