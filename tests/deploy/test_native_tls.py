@@ -1,5 +1,6 @@
 """TLS in an installation by `./run up`, and the certificates that `./run certificate` stores there."""
 
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -79,6 +80,15 @@ def test_a_certificate_is_loaded_while_it_serves_and_a_bad_one_leaves_it(
         assert why in refused.stdout
         assert refused.stdout.endswith("Nothing was changed.\n")
     assert served(running) == own.read_text()
+
+
+def test_status_says_that_a_certificate_ends_soon_and_what_to_do(running: Installation, authority: Authority) -> None:
+    chain, key = authority.make("ending", days=10)
+    assert running.run("./run", "certificate", str(chain), str(key)).returncode == 0
+    status = running.run("./run", "status")
+    assert status.returncode == 1
+    ending = r'^certificate +.* ends .*\n +->  docs/runbook\.md, "A certificate ends"$'
+    assert re.search(ending, status.stdout, re.MULTILINE), status.stdout
 
 
 @pytest.fixture
