@@ -130,6 +130,7 @@ def test_a_title_is_text_whatever_it_holds(client: httpx.Client, browser: httpx.
     text = page(browser.get(made(client, name, 0, "<script>alert('&\"')</script>")))
     assert "<script>alert" not in text
     assert text.count("&lt;script&gt;alert(&#39;&amp;&#34;&#39;)&lt;/script&gt;") == 2
+    assert f"<h1>{name}</h1>" in page(browser.get(made(client, name, 0, " \n")))
 
 
 def test_snippets_show_the_badge_and_count_loads_only_where_the_owner_allows_it(
