@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from benchmarks import charts, kept, report
-from benchmarks.__main__ import UNFIT, conclude, parse, unfit
+from benchmarks.__main__ import UNFIT, conclude, parse, progress, unfit
 from benchmarks.kept import Results
 from benchmarks.report import render
 from benchmarks.slow_disk import SYNC
@@ -166,6 +166,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ):
         monkeypatch.setattr(module, name, tmp_path / path)
     return tmp_path
+
+
+def test_each_run_says_how_far_the_measuring_is_and_how_long_it_takes() -> None:
+    assert progress(1, 2, 0, 8, 0.0) == "round 1/2, run 1/8"
+    assert progress(2, 2, 6, 8, 180.0) == "round 2/2, run 7/8, about 1 min left"
 
 
 def test_a_ratio_is_taken_within_rounds() -> None:
