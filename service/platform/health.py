@@ -61,8 +61,6 @@ class Readiness:
         self._checked_at = self._ready_at = float("-inf")
         self._reason: str | None = ""
         self._full = False
-        self._outside_of_requests = contextvars.Context()
-        """For what is not about the request that asked."""
 
     async def reason_against(self) -> str | None:
         """Returns a sentence that says why the worker is not ready, None if it is."""
@@ -72,8 +70,8 @@ class Readiness:
         if self._check is None or (self._check.done() and now >= self._checked_at + INTERVAL):
             self._checked_at = now
             assert self._engine is not None
-            self._check = asyncio.create_task(self.check_database(self._engine), context=self._outside_of_requests)
-            self._outside_of_requests.run(self._look_at_the_disk)
+            self._check = asyncio.create_task(self.check_database(self._engine), context=_outside_of_requests())
+            _outside_of_requests().run(self._look_at_the_disk)
         # One that takes longer goes on: a login that is broken off is an error to the server, which after a hundred
         # of them takes none of this host any longer (error 1129).
         await asyncio.wait([self._check], timeout=TIMEOUT)
@@ -86,9 +84,9 @@ class Readiness:
         if reason != self._reason:
             if reason is None:
                 self._app.was_ready.set()
-                self._outside_of_requests.run(log.info, "ready")
+                _outside_of_requests().run(log.info, "ready")
             else:
-                self._outside_of_requests.run(log.warning, "not ready: %s", f"{reason} {cause}".strip())
+                _outside_of_requests().run(log.warning, "not ready: %s", f"{reason} {cause}".strip())
         self._reason = reason
         return reason
 
@@ -213,6 +211,11 @@ def register(app: App) -> None:
     async def readyz() -> Response:
         reason = await readiness.reason_against()
         return _fine(ready) if reason is None else problem_details(503, reason)
+
+
+def _outside_of_requests() -> contextvars.Context:
+    """Returns an empty context, for what is not about the request that asked."""
+    return contextvars.Context()
 
 
 def _fine(text: str) -> Response:
