@@ -257,7 +257,7 @@ def listen(environment: Environment, **_: Any) -> None:
         return
     if options and options.headless and options.run_time:
         # Locust counts from before the target is asked: a run on a busy machine could end before its first request.
-        print(f"The run takes {options.run_time} s from its first request on.", flush=True)
+        print(f"The run takes {options.run_time} s from its first request on. Locust itself has no limit.", flush=True)
         options.time_of_requests, options.run_time = options.run_time, None
     # As SIGTERM, which comes between two greenlets: a KeyboardInterrupt strikes anywhere, in the ledger or where nobody
     # hears of it.

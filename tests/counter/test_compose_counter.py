@@ -70,6 +70,12 @@ async def lost_by_a_kill(stack: Stack, victim: str) -> int:
     return len(answers) - len(given)
 
 
+def test_a_load_run_is_against_the_stack_that_runs_whatever_port_is_set(stack: Stack) -> None:
+    before = hit(stack)
+    stack.over(HTTP_PORT="1").task("load", "visitors", "--headless", "--users", "2", "--hits", "20")
+    assert hit(stack) > before + 20
+
+
 def test_the_roll_up_is_a_job_of_the_stack_which_plain_up_does_not_start(stack: Stack) -> None:
     assert not stack.containers("roll-up")
     hit(stack)
