@@ -36,7 +36,7 @@ RUN_BY = {
     "hypercorn --config hypercorn.toml service.asgi:app": (
         f"{COMMANDS}::test_alembic_quart_and_hypercorn_work_with_quartenv_alone"
     ),
-    "WEB_REPLICAS=4 docker-compose -f docker-compose.prod.yml up --detach": (
+    "WEB_REPLICAS=4 docker-compose -f docker-compose.prod.yml up --detach --wait": (
         "tests/deploy/test_compose.py::test_the_replicas_share_the_processors_however_many_they_are"
     ),
     "docker-compose -f docker-compose.prod.yml run --rm migrate current": (
