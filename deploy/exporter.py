@@ -65,11 +65,11 @@ def backups(directory: Path) -> Iterator[Metric]:
 
 def disks(folders: dict[str, Path]) -> Iterator[Metric]:
     """Yields the size of each folder's disk, and what is free there."""
-    size = GaugeMetricFamily("disk_size_bytes", "Size of the disk.", labels=["disk"])
+    size = GaugeMetricFamily("disk_size_bytes", "Size of the disk, without what is kept for root.", labels=["disk"])
     free = GaugeMetricFamily("disk_free_bytes", "What is free on the disk.", labels=["disk"])
     for name, folder in folders.items():
         usage = shutil.disk_usage(folder)
-        size.add_metric([name], usage.total)
+        size.add_metric([name], usage.used + usage.free)  # as df has it
         free.add_metric([name], usage.free)
     yield from (size, free)
 

@@ -87,7 +87,10 @@ def test_backups_logs_disks_the_certificate_and_nginx_are_shown(tmp_path: Path) 
     assert found["backup_last_checked_timestamp_seconds"] == noon
     assert found["backup_logs_end_timestamp_seconds"] == noon + 7_200
     assert found["backup_bytes"] == place.size()
-    assert 0 < found["disk_free_bytesdata"] <= found["disk_size_bytesdata"]
+    df = ["df", "--output=pcent", str(tmp_path)]
+    said_by_df = subprocess.run(df, stdout=subprocess.PIPE, text=True, check=True).stdout
+    full = 1 - found["disk_free_bytesdata"] / found["disk_size_bytesdata"]
+    assert 100 * full == pytest.approx(int(said_by_df.split()[-1].rstrip("%")), abs=2)
     assert abs(found["probe_ssl_earliest_cert_expiry"] - datetime.now(UTC).timestamp() - 20 * 86_400) < 600
     assert found["nginx_connections_active"] >= 1
     assert found["nginx_http_requests_total"] >= 1
