@@ -121,7 +121,18 @@ def test_a_deploy_of_the_same_image_applies_changed_settings_and_no_request_fail
 def test_new_passwords_and_a_new_key_fail_no_request_and_the_former_password_is_refused(deployed: Stack) -> None:
     former = {name: deployed.secret(name) for name in ("db_password", "secret_key")}
     (mysql,) = deployed.containers("mysql")
-    code, written = under_load(deployed, lambda: run(deployed, "rotate"))
+
+    def rotate_twice() -> tuple[int, str]:
+        """The first time it is stopped in the middle."""
+        with deployed.begin_task("rotate") as process:
+            assert process.stdout
+            assert any("1 of 2 replicas have the new secrets" in line for line in process.stdout)
+            os.killpg(process.pid, signal.SIGINT)
+            assert process.wait(60) != 0
+        assert (deployed.directory / ".run/rotating").exists()
+        return run(deployed, "rotate")
+
+    code, written = under_load(deployed, rotate_twice)
     assert code == 0, written
     assert deployed.secret("secret_key_former") == former["secret_key"]
     for password, status in (former["db_password"], 1), (deployed.secret("db_password"), 0):
