@@ -120,13 +120,13 @@ class Installation:
 
 @contextmanager
 def installation(directory: Path, environment: Mapping[str, str], **settings: str) -> Iterator[Installation]:
-    """Makes a copy with ports of its own; at the end nothing of it runs any more."""
+    """Makes a copy with ports of its own and one worker; at the end nothing of it runs any more."""
     copy = copy_tree(directory / "copy")
     (copy / ".venv").symlink_to(ROOT / ".venv")
     ports = {"HTTP_PORT": str(free_port()), "WEB_PORT": str(free_port())}
     # It reads its own .quartenv, and what runs in it is not this repository's code.
     other = {name: environment[name] for name in environment if not name.startswith(("PYTHON_DOTENV", "COVERAGE"))}
-    made = Installation(copy, other, {**ports, **settings})
+    made = Installation(copy, other, {"WORKERS": "1", **ports, **settings})
     try:
         yield made
     finally:

@@ -21,7 +21,10 @@ OURS = "service", "migrations", "alembic"
 NOT_IN_PRODUCTION = "pygments", "rich"
 """Libraries of the development tools, which Mako and structlog import where they are installed."""
 
-LIBRARIES = "quart", "sqlalchemy.ext.asyncio", "sqlalchemy.dialects.mysql", "aiomysql", "alembic.config", "structlog"
+LIBRARIES = (
+    *("hypercorn.asyncio", "quart", "quart_cors", "quart_schema", "structlog", "environs", "prometheus_client"),
+    *("sqlalchemy.ext.asyncio", "sqlalchemy.dialects.mysql", "aiomysql", "alembic.config", "alembic.script"),
+)
 
 
 class _Start:
@@ -32,9 +35,6 @@ class _Start:
     ) -> ModuleSpec | None:
         if name in OURS:
             sys.meta_path.remove(self)
-            if "pytest" not in sys.modules:
-                for library in NOT_IN_PRODUCTION:
-                    sys.modules[library] = None  # type: ignore[assignment]  # importing it is an error
             _import_libraries(name)
             if os.environ.get("COVERAGE_AT_IMPORT"):
                 _measure()
@@ -42,12 +42,17 @@ class _Start:
 
 
 def _import_libraries(but: str) -> None:
+    hidden = [library for library in NOT_IN_PRODUCTION if library not in sys.modules]
+    for library in hidden:
+        sys.modules[library] = None  # type: ignore[assignment]  # importing it is an error
     gc.disable()
     for library in LIBRARIES:
         if library.partition(".")[0] != but:
             with suppress(ImportError):
                 importlib.import_module(library)
     gc.enable()
+    for library in hidden:
+        del sys.modules[library]
 
 
 def _measure() -> None:

@@ -10,6 +10,7 @@ import pytest
 from harness.compose import Stack, docker, inspect
 from harness.load import get_at_once
 from harness.processes import wait_until
+from service.platform.settings import ROOT
 from tests.counter.page import number_in
 
 pytestmark = pytest.mark.compose
@@ -72,6 +73,7 @@ async def lost_by_a_kill(stack: Stack, victim: str) -> int:
 
 def test_a_load_run_is_against_the_stack_that_runs_whatever_port_is_set(stack: Stack) -> None:
     before = hit(stack)
+    (stack.directory / ".venv").symlink_to(ROOT / ".venv")
     stack.over(HTTP_PORT="1").task("load", "visitors", "--headless", "--users", "2", "--hits", "20")
     assert hit(stack) > before + 20
 

@@ -27,7 +27,7 @@ ITS_PROGRAMS = {"mariadb", "hypercorn", "nginx"}
 def running(tmp_path_factory: pytest.TempPathFactory, plain_environment: dict[str, str]) -> Iterator[Installation]:
     """An installation that answers; each test leaves it so."""
     folder, port = tmp_path_factory.mktemp("a folder") / "with spaces", free_port()
-    with installation(folder, plain_environment, EXPORTER_PORT=str(port)) as made:
+    with installation(folder, plain_environment, WORKERS="auto", EXPORTER_PORT=str(port)) as made:
         made.up()
         yield made
 
@@ -206,7 +206,7 @@ def test_logs_follows_every_programs_log_on_a_terminal_for_people(
 
 
 def test_a_changed_file_is_loaded_in_development(tmp_path: Path, plain_environment: dict[str, str]) -> None:
-    with installation(tmp_path, plain_environment, QUART_ENV="development", WORKERS="1") as made:
+    with installation(tmp_path, plain_environment, QUART_ENV="development") as made:
         made.up()
         workers = made.program("spawn_main")
         os.utime(made.directory / "service/platform/app.py")
