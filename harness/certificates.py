@@ -39,7 +39,7 @@ class Authority:
         issuer._write(self.certificate, made)
 
     def make(
-        self, name: str, host: str = "localhost", days: int = 1, begins: int = -2, address: str = ""
+        self, name: str, host: str = "localhost", days: float = 1, begins: int = -2, address: str = ""
     ) -> tuple[Path, Path]:
         """Makes a certificate for the host, and the address if one is named; returns its file and that of its key.
 
@@ -59,7 +59,7 @@ class Authority:
         return self._folder / f"{name}.pem", self._folder / f"{name}.key"
 
     def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, days: tuple[int, int]
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, days: tuple[int, float]
     ) -> x509.CertificateBuilder:
         now = dt.datetime.now(dt.UTC)
         return (

@@ -110,6 +110,15 @@ def test_a_deploy_and_a_rollback_lose_no_request(installed: Machine) -> None:
     assert (release(installed), webs(installed)) == (first, [first])
 
 
+def test_a_deploy_that_finds_no_room_replaces_nothing_and_leaves_nothing_half_made(installed: Machine) -> None:
+    before = release(installed)
+    new = installed.commit()
+    code, said = installed.run("sh", "-c", "ulimit -f 100; exec ./run deploy")  # which no large file fits into
+    assert (code == 0, f"run: The release {new} was not made. Nothing was replaced." in said) == (False, True), said
+    assert (release(installed), webs(installed)) == (before, [before])
+    assert ".new" not in installed.said("ls", "-A", "/opt/tally/releases").split()
+
+
 @pytest.mark.parametrize("how", BROKEN)
 def test_a_release_that_does_not_serve_gets_no_traffic_and_is_taken_back(how: str, installed: Machine) -> None:
     before = release(installed)

@@ -4,6 +4,7 @@ import fcntl
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,8 @@ import httpx
 import pytest
 
 from harness.certificates import Authority
-from harness.databases import Database, make_database, private_mariadb
+from harness.compose import docker
+from harness.databases import Database, DatabaseServer, make_database, private_mariadb
 from harness.processes import Hypercorn, hypercorn, is_ready, wait_until
 from service.platform import tls
 from service.platform.settings import ROOT
@@ -140,6 +142,37 @@ def test_a_server_that_takes_encrypted_connections_only_says_so(database: Databa
         assert httpx.get(encrypted.url).status_code == 200
         wrong = start(ready=False, DB_SSL_MODE="VERIFY_CA")
         assert "self-signed certificate in certificate chain" in readiness(wrong)[1]
+
+
+@contextmanager
+def shown_by_mysql(server: DatabaseServer, *files: Path) -> Iterator[None]:
+    """Has the MySQL container show another certificate: the authority's, its own and the key to it."""
+    (container,) = docker("ps", "--quiet", "--filter", f"publish={server.port}").split()
+    for file in files:
+        copy = ["docker", "exec", "--interactive", "--user", "mysql", container, "tee", f"/var/lib/mysql/{file.name}"]
+        subprocess.run(copy, input=file.read_bytes(), stdout=subprocess.DEVNULL, check=True)
+    try:
+        with server.variables(**dict(zip(("ssl_ca", "ssl_cert", "ssl_key"), (one.name for one in files), strict=True))):
+            server.execute("ALTER INSTANCE RELOAD TLS")
+            yield
+    finally:
+        server.execute("ALTER INSTANCE RELOAD TLS")
+
+
+def test_a_certificate_of_mysqls_for_another_name_or_that_has_expired_is_not_believed(
+    database: Database, environment: dict[str, str], authority: Authority, tmp_path: Path
+) -> None:
+    if "MariaDB" in str(database.server.execute("SELECT VERSION()")):
+        pytest.skip("it is tried above")
+    verified = {**environment, "DB_SSL_MODE": "VERIFY_IDENTITY", "DB_SSL_CA": str(authority.certificate)}
+    with shown_by_mysql(database.server, authority.certificate, *authority.make("mysql")):
+        assert_refused(verified, tmp_path, "ip address mismatch, certificate is not valid for '127.0.0.1'.")
+        with service({**verified, "DB_HOST": "localhost"}, tmp_path) as running:
+            wait_until(lambda: is_ready(running), process=running.process, log=running.log)
+    ends = time.time() + 5  # MySQL loads none that has expired
+    with shown_by_mysql(database.server, authority.certificate, *authority.make("mysql", days=5 / 86_400)):
+        wait_until(lambda: time.time() > ends)
+        assert_refused({**verified, "DB_HOST": "localhost"}, tmp_path, "certificate has expired")
 
 
 def test_a_mariadb_that_takes_encrypted_connections_only_says_so(settings: dict[str, str], tmp_path: Path) -> None:
