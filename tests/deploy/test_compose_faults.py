@@ -144,11 +144,11 @@ def test_the_whole_stack_survives_a_restart_of_every_container_at_once(stack: St
 
 
 def test_a_stopped_replica_ends_what_it_holds_within_its_time_and_the_other_takes_over(probe: Stack) -> None:
-    stopped, other = probe.containers("web")
+    replicas = probe.containers("web")
     with ThreadPoolExecutor(11) as threads:
         slow = [threads.submit(probe.status, "/probe/sleep?seconds=4") for _ in range(10)]
-        wait_until(lambda: asleep(stopped) + asleep(other) == 10)
-        assert asleep(stopped)
+        wait_until(lambda: sum(map(asleep, replicas)) == 10)
+        stopped = max(replicas, key=asleep)  # nginx may have left one out that refused a moment ago
         stop = threads.submit(docker, "stop", stopped)
         wait_until(lambda: not probe.is_ready(stopped))
         assert [probe.status("/livez") for _ in range(20)] == [200] * 20
