@@ -3,7 +3,10 @@
 And who may count by the API.
 """
 
+import operator
+from collections.abc import Callable
 from http import HTTPStatus
+from typing import TypeVar
 
 from quart import current_app
 
@@ -19,6 +22,8 @@ PUBLISH = "publish"
 EVERY = ("",)
 """The prefix of every name."""
 
+_T = TypeVar("_T")
+
 
 async def readable(name: str) -> Counter:
     """Returns the counter. Raises MalformedName and NoSuchCounter."""
@@ -27,20 +32,12 @@ async def readable(name: str) -> Counter:
 
 async def readable_with_id(name: str) -> tuple[int, Counter]:
     """Returns the counter's id and the counter. Raises as `readable` does."""
-    found = await queries.read_with_id(check_name(name))
-    await check(name, is_private=found is None or found[1].private)
-    if found is None:
-        raise NoSuchCounter
-    return found
+    return await allowed(name, await queries.read_with_id(check_name(name)), lambda found: found[1].private)
 
 
 async def readable_id(name: str) -> int:
     """Returns the counter's id. Raises as `readable` does."""
-    found = await queries.find(check_name(name))
-    await check(name, is_private=found is None or found.is_private)
-    if found is None:
-        raise NoSuchCounter
-    return int(found.id)
+    return int((await allowed(name, await queries.find(check_name(name)))).id)
 
 
 async def counting(name: str) -> tuple[Token | None, bool]:
@@ -65,20 +62,22 @@ def publishable(name: str) -> str:
     return f"{PUBLISH}:{name}"
 
 
-async def check(name: str, *, is_private: bool) -> None:
-    """Raises NoSuchCounter if the counter is not for the one who asks, also where the token is not valid.
+async def allowed(
+    name: str, found: _T | None, is_private: Callable[[_T], bool] = operator.attrgetter("is_private")
+) -> _T:
+    """Returns what was found of the counter. Raises NoSuchCounter if that is nothing, or not for the one who asks.
 
     For a counter that is there for everybody no token is looked up, and a 401 would say that there is a private one.
     One that is not there is checked as a private one: else the time, or a 503 where the tokens cannot be read, would.
     """
-    if not is_private:
-        return
-    try:
-        prefixes = await private_prefixes()
-    except TokenRefused:
-        raise NoSuchCounter from None
-    if not name.startswith(prefixes):
-        raise NoSuchCounter
+    if found is None or is_private(found):
+        try:
+            prefixes = await private_prefixes()
+        except TokenRefused:
+            raise NoSuchCounter from None
+        if found is None or not name.startswith(prefixes):
+            raise NoSuchCounter
+    return found
 
 
 async def names(asked: PageQuery) -> tuple[list[str], bool]:

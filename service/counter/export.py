@@ -73,11 +73,7 @@ async def _extent(name: str, form: str) -> queries.Extent:
     check_name(name)
     if form not in FORMS:
         raise MalformedParameter("An export is .csv or .ndjson.")
-    found = await queries.extent(name)
-    await access.check(name, is_private=found is None or found.is_private)
-    if found is None:
-        raise NoSuchCounter
-    return found
+    return await access.allowed(name, await queries.extent(name))
 
 
 def _stream(found: queries.Extent, name: str, what: str, form: str, pages: AsyncIterator[Rows]) -> Response:
@@ -109,10 +105,9 @@ def _stream(found: queries.Extent, name: str, what: str, form: str, pages: Async
 
 async def _check_again(found: queries.Extent, name: str) -> None:
     """Raises NoSuchCounter where the counter was deleted since, or is no longer for the one who asks."""
-    now = await queries.find(name)
-    if now is None or now.id != found.id:
+    now = await access.allowed(name, await queries.find(name))
+    if now.id != found.id:
         raise NoSuchCounter
-    await access.check(name, is_private=now.is_private)
 
 
 def _csv(rows: Rows) -> bytes:

@@ -10,7 +10,7 @@ import logging
 import math
 import re
 from collections.abc import AsyncGenerator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from weakref import WeakSet
@@ -219,12 +219,10 @@ async def events(name: str) -> Response:
     watching: Watching = app.extensions["watching"]
     with watching.admit() as watcher:
         seen = _seen()
-        try:
-            first = await watching.first(name, seen)
-        except NoSuchCounter:
-            await access.check(name, is_private=True)
-            raise
-        await access.check(name, is_private=first.is_private)
+        found = None
+        with suppress(NoSuchCounter):
+            found = await watching.first(name, seen)
+        first = await access.allowed(name, found)
         if first.value < seen:
             seen = NOTHING  # it was of another counter of the name, or before a backup was restored
         # A token may be revoked: who comes back is asked for it again.
